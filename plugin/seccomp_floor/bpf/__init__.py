@@ -1,0 +1,1 @@
+"""Classic BPF as seccomp runs it: decode, run, compile, prove."""

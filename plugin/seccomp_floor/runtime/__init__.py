@@ -1,0 +1,1 @@
+"""The OCI runtime wrapper, for runtimes and engines that NRI cannot adjust."""
