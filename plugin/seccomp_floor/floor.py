@@ -14,59 +14,14 @@ from seccomp_floor.profile import Action
 
 __all__ = ["FAMILIES", "Apply", "Floor", "Mode", "OnBreach", "OnNoProfile", "OnUnprovable", "OptOut", "Policy"]
 
-FAMILIES: dict[str, int] = {
-    name: number
-    for number, name in enumerate(
-        [
-            "AF_UNSPEC",
-            "AF_UNIX",
-            "AF_INET",
-            "AF_AX25",
-            "AF_IPX",
-            "AF_APPLETALK",
-            "AF_NETROM",
-            "AF_BRIDGE",
-            "AF_ATMPVC",
-            "AF_X25",
-            "AF_INET6",
-            "AF_ROSE",
-            "AF_DECnet",
-            "AF_NETBEUI",
-            "AF_SECURITY",
-            "AF_KEY",
-            "AF_NETLINK",
-            "AF_PACKET",
-            "AF_ASH",
-            "AF_ECONET",
-            "AF_ATMSVC",
-            "AF_RDS",
-            "AF_SNA",
-            "AF_IRDA",
-            "AF_PPPOX",
-            "AF_WANPIPE",
-            "AF_LLC",
-            "AF_IB",
-            "AF_MPLS",
-            "AF_CAN",
-            "AF_TIPC",
-            "AF_BLUETOOTH",
-            "AF_IUCV",
-            "AF_RXRPC",
-            "AF_ISDN",
-            "AF_PHONET",
-            "AF_IEEE802154",
-            "AF_CAIF",
-            "AF_ALG",
-            "AF_NFC",
-            "AF_VSOCK",
-            "AF_KCM",
-            "AF_QIPCRTR",
-            "AF_SMC",
-            "AF_XDP",
-            "AF_MCTP",
-        ]
-    )
-}
+_FAMILY_NAMES = """
+AF_UNSPEC AF_UNIX AF_INET AF_AX25 AF_IPX AF_APPLETALK AF_NETROM AF_BRIDGE AF_ATMPVC AF_X25 AF_INET6 AF_ROSE AF_DECnet AF_NETBEUI
+AF_SECURITY AF_KEY AF_NETLINK AF_PACKET AF_ASH AF_ECONET AF_ATMSVC AF_RDS AF_SNA AF_IRDA AF_PPPOX AF_WANPIPE AF_LLC AF_IB AF_MPLS
+AF_CAN AF_TIPC AF_BLUETOOTH AF_IUCV AF_RXRPC AF_ISDN AF_PHONET AF_IEEE802154 AF_CAIF AF_ALG AF_NFC AF_VSOCK AF_KCM AF_QIPCRTR
+AF_SMC AF_XDP AF_MCTP
+"""
+
+FAMILIES: dict[str, int] = {name: number for number, name in enumerate(_FAMILY_NAMES.split())}
 """Socket families by name, as the kernel numbers them on every architecture (include/linux/socket.h)."""
 
 PAIRED = frozenset({FAMILIES["AF_UNIX"], FAMILIES["AF_TIPC"]})
@@ -173,47 +128,12 @@ _ALIASES = {
 }
 
 # System calls that 32-bit programs also reach through a multiplexer (net/socket.c, ipc/syscall.c).
-_MULTIPLEXED = dict.fromkeys(
-    [
-        "bind",
-        "connect",
-        "listen",
-        "accept",
-        "accept4",
-        "getsockname",
-        "getpeername",
-        "send",
-        "recv",
-        "sendto",
-        "recvfrom",
-        "shutdown",
-        "setsockopt",
-        "getsockopt",
-        "sendmsg",
-        "recvmsg",
-        "sendmmsg",
-        "recvmmsg",
-        "socket",
-        "socketpair",
-    ],
-    "socketcall",
-) | dict.fromkeys(
-    [
-        "semop",
-        "semget",
-        "semctl",
-        "semtimedop",
-        "msgsnd",
-        "msgrcv",
-        "msgget",
-        "msgctl",
-        "shmat",
-        "shmdt",
-        "shmget",
-        "shmctl",
-    ],
-    "ipc",
-)
+_SOCKETCALLS = """
+bind connect listen accept accept4 getsockname getpeername send recv sendto recvfrom shutdown setsockopt getsockopt sendmsg recvmsg
+sendmmsg recvmmsg socket socketpair
+"""
+_IPC_CALLS = "semop semget semctl semtimedop msgsnd msgrcv msgget msgctl shmat shmdt shmget shmctl"
+_MULTIPLEXED = dict.fromkeys(_SOCKETCALLS.split(), "socketcall") | dict.fromkeys(_IPC_CALLS.split(), "ipc")
 
 
 @dataclass(frozen=True, slots=True)
