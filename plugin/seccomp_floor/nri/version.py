@@ -55,7 +55,7 @@ class RuntimeVersion:
         return cls(text, (major, minor, patch))
 
     def __str__(self) -> str:
-        return self.text if self.release else excerpt(self.text)
+        return _printable(self.text)
 
 
 class Support(Enum):
@@ -81,7 +81,12 @@ def remedy(name: str, version: RuntimeVersion) -> str | None:
     support = seccomp_support(name, version)
     if support is Support.FULL:
         return None
+    verdict = "seccomp-floor will not pretend to protect it" if support is Support.UNKNOWN else "no plugin can floor it"
     return (
-        f"{name if name.isidentifier() else excerpt(name)} {version} {support.value}: "
-        "no NRI plugin can enforce a seccomp floor on it. Upgrade to containerd 2.3 or later, or put the OCI runtime wrapper (seccomp-floor runc) in front of runc."
+        f"{_printable(name)} {version} {support.value}: {verdict}. Upgrade to containerd 2.3 or later, "
+        "or put the OCI runtime wrapper (seccomp-floor runc) in front of runc."
     )
+
+
+def _printable(text: str) -> str:
+    return text if 0 < len(text) <= 80 and text.isascii() and text.isprintable() else excerpt(text)
