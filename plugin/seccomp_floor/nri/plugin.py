@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from asyncio import StreamReader, StreamWriter
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -35,6 +36,9 @@ drops a plugin that is late, and creates the container without it."""
 
 REGISTRATION_WAIT = 30.0
 """Seconds that we wait to be let in. The runtime lets plugins in one at a time, and gives each 5 seconds."""
+
+LAST_WORDS = 1.0
+"""Seconds that we give the runtime to read our last answers."""
 
 READ_SIZE = 1 << 16
 
@@ -110,6 +114,8 @@ class Session:
         finally:
             self._writer.close()
             self._handlers.disconnected(reason)
+        with suppress(OSError):  # TimeoutError is one: the runtime does not read
+            await asyncio.wait_for(self._writer.wait_closed(), LAST_WORDS)
 
     def stop(self) -> None:
         """Take no more requests; :meth:`run` returns when those in hand have been answered."""
