@@ -93,17 +93,12 @@ class Containerd:
         configuration = self.scratch.path / "containerd.toml"
         configuration.write_text(toml(self.configuration()))
         self.nri_socket.parent.mkdir(exist_ok=True)
-        environment = {**self.scratch.environment, "PATH": f"{directory}:/usr/sbin:/usr/bin:/sbin:/bin"}
         enter = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", ENTER_PRIVATE_MOUNTS, "sh"]
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*enter, directory / "containerd", "--config", configuration],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C is for the tests, which then clean up
-            )
+        self._process = self.scratch.spawn(
+            [*enter, directory / "containerd", "--config", configuration],
+            self.log,
+            {"PATH": f"{directory}:/usr/sbin:/usr/bin:/sbin:/bin"},
+        )
         deadline = time.monotonic() + START_SECONDS
         while self._process.poll() is None and time.monotonic() < deadline:
             if self.ctr("plugins", "list", check=False).returncode == 0 and self.nri_socket.exists():

@@ -44,15 +44,7 @@ class Daemon:
         self.log_file = scratch.path / f"daemon-{number}.log"
         command = [str(COMMAND), "run", "--config", str(self.config), "--nri-socket", str(containerd.nri_socket)]
         command += ["--containerd-socket", str(containerd.socket), "--control-socket", str(self.control_socket)]
-        with self.log_file.open("wb") as log:
-            self.process = subprocess.Popen(
-                [*command, *arguments],
-                env=scratch.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        self.process = scratch.spawn([*command, *arguments], self.log_file)
         if wait:
             self.wait_for("registered")
 

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -37,6 +38,7 @@ class Scratch:
         sweep()
         self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=PARENT))
         self.environment = {**os.environ, MARK: str(self.path)}
+        self._children: list[subprocess.Popen[bytes]] = []
         lock = os.open(self.path / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
         self._keeper = subprocess.Popen(
@@ -52,11 +54,29 @@ class Scratch:
         """Name of the cgroup, below the root of each hierarchy, that containers are to be put under."""
         return self.path.name
 
+    def spawn(
+        self, command: Sequence[str | Path], log: Path, environment: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start a process that belongs here, out of reach of Ctrl-C, which is for the tests; its output goes to `log`."""
+        with log.open("ab") as output:
+            child = subprocess.Popen(
+                command,
+                env={**self.environment, **(environment or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        self._children.append(child)
+        return child
+
     def close(self) -> None:
         """End everything that belongs to the directory, and remove it."""
         if self._keeper.stdin is not None:
             self._keeper.stdin.close()
         self._keeper.wait()
+        for child in self._children:
+            child.wait()
 
     def __enter__(self) -> Self:
         """Nothing to do: the directory is there."""

@@ -1,0 +1,67 @@
+"""What the probe saw in one container, and many such readings as one table: doors down, containers across."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rich.table import Table
+from rich.text import Text
+
+from testnode import probe
+from testnode.cri import Container
+from testnode.probe import AF_ALG, AF_VSOCK, Door
+
+FAMILIES = (AF_ALG, AF_VSOCK)
+
+CELLS = {
+    "opened": Text("OPEN", "bold white on red"),
+    "reached": Text("reached", "yellow"),
+    "refused-by-kernel": Text("reached", "yellow"),
+    "not-in-kernel": Text("reached", "yellow"),
+    "ambiguous": Text("?", "magenta"),
+    "closed-by-filter": Text("closed", "green"),
+    "abi-missing": Text("-", "dim"),
+}
+"""By what a door is, the worst first: it gave a socket; it led to the kernel, which had none to give (perhaps after
+loading a module); the filter shut it; the machine has no such door."""
+WORST_FIRST = list(CELLS)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The doors of one container, and everything that is to be the same without the floor."""
+
+    doors: tuple[Door, ...]
+    unrelated: Mapping[str, str]
+
+    @classmethod
+    def of(cls, container: Container) -> Reading:
+        """Run the probe in it."""
+        run = container.output
+        return cls(tuple(probe.doors(run, *FAMILIES)), probe.unrelated(run))
+
+    def kinds(self) -> dict[str, str]:
+        """The worst that each door is, of all families."""
+        worst: dict[str, str] = {}
+        for door in self.doors:
+            seen = worst.get(door.name, door.kind)
+            worst[door.name] = min(seen, door.kind, key=WORST_FIRST.index)
+        return worst
+
+    def opened(self) -> list[str]:
+        """The doors that gave a socket."""
+        return [name for name, kind in self.kinds().items() if kind == "opened"]
+
+
+def table(title: str, columns: Mapping[str, Reading]) -> Table:
+    """A table for a terminal."""
+    view = Table(title=title, title_style="bold", title_justify="left", header_style="bold", pad_edge=False)
+    view.add_column("door")
+    for name in columns:
+        view.add_column(name.replace(" ", "\n"), justify="center")
+    kinds = [reading.kinds() for reading in columns.values()]
+    for door in kinds[0]:
+        cells = [CELLS[kind[door]] for kind in kinds]
+        view.add_row(door, *cells)
+    return view
