@@ -186,6 +186,13 @@ def test_what_we_frame_containerd_can_read(sizes: list[int]) -> None:
     assert [data for message in Wire().feed(sent) for data in message[3:]] == [data for *_, data in expected]
 
 
+@pytest.mark.parametrize("length", range(4080, 4100))
+def test_around_the_edge_of_the_runtimes_buffer(length: int) -> None:
+    data = bytes(length)
+    header = message(1, 2, data)[:10]
+    assert Wire().feed(mux.frames(1, header, data)) == [(1, 1, 2, data)]
+
+
 def test_frames_of_4096_bytes_throughout_would_overflow_the_runtimes_queue() -> None:
     """Why a long message goes out in two frames and not in many."""
     data = message(1, 2, bytes(2 * MIB))
