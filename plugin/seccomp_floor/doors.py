@@ -17,10 +17,13 @@ from dataclasses import dataclass
 from seccomp_floor.abi import Abi
 from seccomp_floor.floor import FAMILIES, Floor
 
-__all__ = ["SYS_SOCKET", "SYS_SOCKETPAIR", "Door", "Resolve", "doors", "floor_answer"]
+__all__ = ["MODULE_LOAD", "SYS_SOCKET", "SYS_SOCKETPAIR", "Door", "Resolve", "doors", "floor_answer"]
 
 SYS_SOCKET, SYS_SOCKETPAIR = 1, 8  # include/uapi/linux/net.h
 LOW = 0xFFFF_FFFF
+
+MODULE_LOAD = "module load only"
+"""What is behind a door that hands out nothing: the kernel may load the module of a family before it answers."""
 
 Resolve = Callable[[str, Abi], int | None]
 """The number of a system call on an ABI, None where the ABI lacks it."""
@@ -77,7 +80,7 @@ def doors(floor: Floor, abi: Abi, resolve: Resolve) -> tuple[Door, ...]:
         found.append(
             Door(
                 "socketcall(SYS_SOCKETPAIR)",
-                "any pair" if floor.denies_pairs else "module load only",
+                "any pair" if floor.denies_pairs else MODULE_LOAD,
                 abi,
                 abi.socketcall,
                 errno.ENOSYS,
