@@ -7,7 +7,6 @@ or one clear error; and nothing keeps more than one message.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import pairwise
 
 import pytest
 from hypothesis import example, given, settings
@@ -18,6 +17,7 @@ from seccomp_floor.nri.errors import LocalProtocolError, NriError, RemoteProtoco
 from seccomp_floor.pb import nri_pb2 as nri
 from seccomp_floor.pb import ttrpc_pb2
 from wire.peer import Dropped, Wire, frame, message, request_message
+from wire.traffic import cut, trunks
 
 MIB = 1 << 20
 
@@ -46,43 +46,8 @@ def read(pieces: Iterable[bytes], role: type[ttrpc.Server | ttrpc.Client] = ttrp
     return [*events, bytes(others)], ""
 
 
-def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
-    bounds = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
-    return [data[start:end] for start, end in pairwise(bounds)]
-
-
-requests = st.builds(
-    request_message,
-    st.integers(0, 9),
-    st.sampled_from(["CreateContainer", "", "x" * 300]),
-    st.builds(nri.PodSandbox, id=st.text(st.characters(codec="utf-8"), max_size=20)),
-    deadline=st.none() | st.floats(-1, 5),
-)
-responses = st.binary(max_size=40).map(lambda payload: ttrpc_pb2.Response(payload=payload).SerializeToString())
-messages = st.one_of(
-    requests,
-    st.builds(message, st.integers(0, 9), st.integers(0, 255), st.binary(max_size=40), st.integers(0, 255)),
-    st.builds(message, st.integers(0, 9), st.just(2), responses),
-    st.binary(max_size=30),
-)
-
-
-@st.composite
-def trunks(draw: st.DrawFn) -> bytes:
-    """A connection's bytes in frames cut anywhere, mostly honest."""
-    content = b"".join(draw(st.lists(messages, max_size=6)))
-    pieces = cut(content, draw(st.lists(st.integers(0, 1 << 16), max_size=5)))
-    connections = st.sampled_from([1, 1, 1, 1, 2, 7])
-    data = b"".join(frame(draw(connections), piece) for piece in pieces)
-    return (
-        data
-        + draw(st.sampled_from([b"", b"", b"\0\0\0\1\xff\xff\xff\xff", b"\0\0\0\1\0\0"]))
-        + draw(st.binary(max_size=9))
-    )
-
-
 @pytest.mark.parametrize("role", [ttrpc.Server, ttrpc.Client])
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(data=trunks(), places=st.lists(st.integers(0, 1 << 16), max_size=5))
 @example(data=frame(1, b""), places=[])
 @example(data=frame(1, message(1, 1, b"")) * 2, places=[])
@@ -94,6 +59,7 @@ def test_whole_in_pieces_and_byte_by_byte_are_the_same(
     assert read([data[n : n + 1] for n in range(len(data))], role) == whole
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_noise_gives_events_or_one_clear_error(data: bytes) -> None:
     _, error = read([data])
@@ -170,7 +136,7 @@ def test_a_truncated_stream_is_told_from_one_that_ends(cut_at: int) -> None:
         trunk.end()
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.one_of(st.integers(0, 200), st.integers(4000, 4200), st.integers(8000, 70_000)), max_size=6))
 def test_what_we_frame_containerd_can_read(sizes: list[int]) -> None:
     server, wire = ttrpc.Server(), Wire()

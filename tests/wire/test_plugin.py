@@ -6,9 +6,11 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 import pytest
 from google.protobuf.message import Message
+from hypothesis import given, settings
 
 from seccomp_floor.nri.errors import CallError, ConnectionLostError, NriError, Refused, RemoteProtocolError
 from seccomp_floor.nri.handlers import Handlers, Runtime
@@ -29,6 +31,7 @@ from wire.peer import (
     run,
     session,
 )
+from wire.traffic import trunks
 
 CREATE = nri.CreateContainerRequest(
     pod=nri.PodSandbox(id="p", name="web", namespace="shop", runtime_handler="runc"),
@@ -566,5 +569,22 @@ def test_stopping_does_not_wait_for_a_registration() -> None:
             plugin.stop()
             await running
         assert handlers.ended == [None]
+
+    run(scenario())
+
+
+@settings(max_examples=100, deadline=None)
+@given(trunks())
+def test_any_bytes_at_all_leave_a_session_that_answers_or_has_ended_with_a_reason(data: bytes) -> None:
+    async def scenario() -> None:
+        handlers = Recorder()
+        async with session(handlers) as (runtime, _, running):
+            await runtime.start()
+            with suppress(OSError):
+                await runtime.send(data)
+                await runtime.close()
+            with pytest.raises((ConnectionLostError, RemoteProtocolError)):
+                await running
+        assert len(handlers.ended) == 1
 
     run(scenario())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seccomp_floor.abi import ABIS
@@ -40,11 +40,13 @@ def over_the_wire(message: nri.LinuxSeccomp) -> nri.LinuxSeccomp:
     return nri.LinuxSeccomp.FromString(message.SerializeToString())
 
 
+@settings(deadline=None)
 @given(profiles)
 def test_everything_but_empty_flags_survives_the_wire(profile: Profile) -> None:
     assert from_nri(over_the_wire(to_nri(profile))) == replace(profile, flags=profile.flags or None)
 
 
+@settings(deadline=None)
 @given(profiles)
 def test_the_spec_gets_all_but_the_default_errno(profile: Profile) -> None:
     seen = as_runtime_will_see(profile)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seccomp_floor.nri.version import RuntimeVersion, Support, remedy, seccomp_support
@@ -60,6 +60,7 @@ def test_the_remedy_names_runtime_version_fault_and_way_out() -> None:
         assert part in text
 
 
+@settings(deadline=None)
 @given(st.text(), st.text())
 def test_any_text_is_a_version_and_prints_on_one_line(name: str, text: str) -> None:
     version = RuntimeVersion.parse(text)

@@ -7,6 +7,7 @@ import logging
 from asyncio import StreamReader, StreamWriter
 from contextlib import suppress
 from dataclasses import dataclass
+from string import ascii_letters, digits
 from typing import NoReturn
 
 from google.protobuf.message import DecodeError, Message
@@ -42,6 +43,8 @@ LAST_WORDS = 1.0
 
 READ_SIZE = 1 << 16
 
+_NAME, _INDEX = frozenset(ascii_letters + digits + "-_.+"), frozenset(digits)
+
 log = logging.getLogger(__name__)
 
 
@@ -57,10 +60,9 @@ class Identity:
     index: str
 
     def __post_init__(self) -> None:
-        plain = self.name.translate(str.maketrans("", "", "-_.+"))
-        if not self.name.isascii() or not (plain.isalnum() or (self.name and not plain)):
+        if not self.name or not _NAME.issuperset(self.name):
             raise InputError("the plugin's name", self.name, "letters, digits and -_.+")
-        if len(self.index) != 2 or not self.index.isascii() or not self.index.isdigit():
+        if len(self.index) != 2 or not _INDEX.issuperset(self.index):
             raise InputError("the plugin's index", self.index, "two digits")
 
     def __str__(self) -> str:
@@ -229,7 +231,7 @@ class Session:
                 log.error("%s: the runtime sent a malformed request", method)
                 return ttrpc.INVALID_ARGUMENT, f"{method}: the request is malformed"
             case TimeoutError() if late:
-                log.error("%s: no answer after %g s, refused", method, self._patience(request))
+                log.error("%s: no answer after %.3g s, refused", method, self._patience(request))
                 return (
                     ttrpc.ABORTED,
                     f"{self._identity.name} could not decide about {method} in time, and so refuses it",
