@@ -96,8 +96,9 @@ class Boxes:
             for classes, chosen in zip(self._words, region, strict=True)
         )
 
-    def values(self, region: Box, word: int) -> tuple[Ranges, bool]:
-        return self._words[word].ranges(region[word])
+    def shape(self, region: Box) -> tuple[Sequence[Ranges], bool]:
+        found = [classes.ranges(chosen) for classes, chosen in zip(self._words, region, strict=True)]
+        return [ranges for ranges, _ in found], all(every for _, every in found)
 
     def unite(self, regions: Iterable[Box]) -> list[Box]:
         """Boxes that differ in one word only become one."""

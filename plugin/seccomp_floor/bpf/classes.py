@@ -6,7 +6,7 @@ set is empty exactly when it is 0. Each class has a witness, a real value of its
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from seccomp_floor.bpf.decisions import Intricate, Test
 from seccomp_floor.bpf.space import Ranges
@@ -15,23 +15,30 @@ __all__ = ["Classes"]
 
 U32 = 0xFFFF_FFFF
 MOST_CLASSES = 20_000
+MOST_RANGES = 64
+
+_State = tuple[int, int]
+"""What is kept of a value's higher bits: the tests that find them equal to theirs, and those that find them smaller."""
+
+_Layer = dict[_State, tuple[_State, _State]]
+"""The states after some bits, each with the states after one more, 0 or 1."""
 
 
 class Classes:
     """The classes of one word under some tests of it.
 
     ``witnesses``: the smallest value of each class, ascending. ``every``: the set of all classes. ``sets``: where each test holds.
-    ``bounds``: for words that are only compared whole, the classes are ranges, and these are their last values.
 
     :raises Intricate: where the tests make more than MOST_CLASSES classes (masks can make 2 to the power of their number)
     """
 
-    __slots__ = ("every", "lasts", "sets", "witnesses")
+    __slots__ = ("_layers", "_places", "every", "sets", "witnesses")
 
     def __init__(self, tests: Iterable[Test]) -> None:
         tests = list(tests)
         self.sets: dict[Test, int] = {}
-        self.lasts: list[int] | None = None
+        self._layers: list[_Layer] = []
+        self._places: dict[_State, int] = {}
         if all(test.mask == U32 for test in tests):
             self._by_ranges(tests)
         else:
@@ -39,14 +46,13 @@ class Classes:
         self.every = (1 << len(self.witnesses)) - 1
 
     def _by_ranges(self, tests: list[Test]) -> None:
+        """Tests of the whole word cut its values into ranges."""
         cuts = {0}
         for _, _, k, ordered in tests:
             cuts.add(k)
             if not ordered and k < U32:
                 cuts.add(k + 1)
         self.witnesses = sorted(cuts)
-        self.lasts = [value - 1 for value in self.witnesses[1:]]
-        self.lasts.append(U32)
         place = {value: n for n, value in enumerate(self.witnesses)}
         every = (1 << len(place)) - 1
         for test in tests:
@@ -61,16 +67,20 @@ class Classes:
             for bit in range(32):
                 mask_at[bit] |= (mask >> bit & 1) << n
                 k_at[bit] |= (k >> bit & 1) << n
-        states = {((1 << len(tests)) - 1, 0): 0}
+        states: dict[_State, int] = {((1 << len(tests)) - 1, 0): 0}
         for bit in range(31, -1, -1):
             mask, k = mask_at[bit], k_at[bit]
-            following: dict[tuple[int, int], int] = {}
-            for (equal, less), value in states.items():
-                for seen, prefix in ((0, value), (mask, value | 1 << bit)):
-                    state = equal & ~(seen ^ k), less | equal & k & ~seen
-                    if prefix < following.get(state, U32 + 1):
-                        following[state] = prefix
+            following: dict[_State, int] = {}
+            layer: _Layer = {}
+            for state, value in states.items():
+                equal, less = state
+                clear, set_ = (equal & ~k, less | equal & k), (equal & ~(mask ^ k), less | equal & k & ~mask)
+                layer[state] = clear, set_
+                for next_, prefix in ((clear, value), (set_, value | 1 << bit)):
+                    if prefix < following.get(next_, U32 + 1):
+                        following[next_] = prefix
             states = following
+            self._layers.append(layer)
             if len(states) > MOST_CLASSES:
                 raise Intricate
         ordered = sorted((value, state) for state, value in states.items())
@@ -81,6 +91,7 @@ class Classes:
                 for place, (_, (equal, less)) in enumerate(ordered)
                 if (not less >> n & 1 if test.ordered else equal >> n & 1)
             )
+        self._places = {state: place for place, (_, state) in enumerate(ordered)}
 
     def within(self, ranges: Ranges, word: int) -> int:
         """The classes that make up some ranges of the word, whose bounds are among the tests (see :func:`bounds`)."""
@@ -92,18 +103,38 @@ class Classes:
         return chosen
 
     def ranges(self, chosen: int) -> tuple[Ranges, bool]:
-        """The values of a set of classes as ranges, and whether that is all of them: of classes that are no ranges, only
-        their witnesses are given."""
-        places = [place for place in range(len(self.witnesses)) if chosen >> place & 1]
-        if self.lasts is None:
-            return tuple((self.witnesses[place],) * 2 for place in places), chosen == self.every
+        """The values of a set of classes as ranges, and whether these are all (there are at most MOST_RANGES)."""
         found: list[tuple[int, int]] = []
-        for place in places:
-            first, last = self.witnesses[place], self.lasts[place]
+        for first, last in self._spans(chosen) if self._layers else self._neighbours(chosen):
             if found and found[-1][1] + 1 == first:
                 first = found.pop()[0]
+            if len(found) == MOST_RANGES:
+                return tuple(found), False
             found.append((first, last))
         return tuple(found), True
+
+    def _neighbours(self, chosen: int) -> Iterator[tuple[int, int]]:
+        ends = [value - 1 for value in self.witnesses[1:]] + [U32]
+        for place, (first, last) in enumerate(zip(self.witnesses, ends, strict=True)):
+            if chosen >> place & 1:
+                yield first, last
+
+    def _spans(self, chosen: int) -> Iterator[tuple[int, int]]:
+        """The ranges of values, in order, whose every class is chosen: blocks of those that share their higher bits."""
+        reach: list[dict[_State, int]] = [{state: 1 << place for state, place in self._places.items()}]
+        for layer in reversed(self._layers):
+            below = reach[-1]
+            reach.append({state: below[clear] | below[set_] for state, (clear, set_) in layer.items()})
+        reach.reverse()
+        blocks = [(next(iter(self._layers[0])), 0, 0)]
+        while blocks:
+            state, value, depth = blocks.pop()
+            classes, left = reach[depth][state], 32 - depth
+            if not classes & ~chosen:
+                yield value, value + (1 << left) - 1
+            elif classes & chosen:
+                clear, set_ = self._layers[depth][state]
+                blocks += ((set_, value | 1 << left - 1, depth + 1), (clear, value, depth + 1))
 
 
 def bounds(ranges: Ranges, word: int) -> Iterable[Test]:

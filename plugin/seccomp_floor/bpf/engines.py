@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from seccomp_floor.bpf.bits import Bits
 from seccomp_floor.bpf.boxes import Boxes
 from seccomp_floor.bpf.decisions import Intricate
 from seccomp_floor.bpf.program import Program
-from seccomp_floor.bpf.space import CannotJudgeError, Leaves, Slice, Space
+from seccomp_floor.bpf.space import Leaves, Slice, Space
 
 __all__ = ["View", "views"]
 
@@ -21,15 +22,25 @@ class View(NamedTuple):
     whole: bool
 
 
-def views(programs: Sequence[Program], slices: Sequence[Slice]) -> Iterator[View]:
-    """Views to try in turn, the cheapest first; a later one serves where an earlier one proves too coarse or too costly."""
+def views(programs: Sequence[Program], slices: Sequence[Slice], *, data: bool) -> Iterator[View]:
+    """Views to try in turn, the cheapest first. Where one proves too coarse, or too costly (:class:`Intricate`), the next may
+    serve; after the last there is no more that can be done in bounded time.
+
+    :param slices: what the spaces will be asked for
+    :param data: whether answers that differ in their data only (as errnos do) are to be told apart
+    """
     try:
         yield _boxes(programs, slices, True)
     except Intricate:
         plain = [program for program in programs if _is_plain(program)]
         if plain:
             yield _boxes(plain, slices, False)
-    raise CannotJudgeError("the filter computes more than can be judged")
+    for interleaved in (False, True):
+        space = Bits(programs, interleaved=interleaved, data=data)
+        try:
+            yield View(space, [space.leaves(n) for n in range(len(programs))], True)
+        except Intricate:
+            continue
 
 
 def _boxes(programs: Sequence[Program], slices: Sequence[Slice], whole: bool) -> View:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from seccomp_floor.abi import BY_AUDIT_ARCH, X32_BIT, Abi
 from seccomp_floor.bpf.program import RET_ALLOW, RET_ERRNO, RET_LOG
-from seccomp_floor.bpf.space import ARCH, NR, U32, Ranges, Slice, complement
+from seccomp_floor.bpf.space import ARCH, EVERY_VALUE, NR, Ranges, Slice, complement
 from seccomp_floor.doors import Door
 from seccomp_floor.floor import Floor
 from seccomp_floor.profile import Action
@@ -61,14 +61,13 @@ def answers(floor: Floor, abi: Abi, doors: Iterable[Door]) -> list[tuple[Slice, 
             word, taken = _low(door), ((door.value, door.value),)
             outside = complement(taken)
             found += [
-                ({**part, word: inside}, value) for part in left if (inside := _common(part.get(word, _ALL), taken))
+                ({**part, word: inside}, value)
+                for part in left
+                if (inside := _common(part.get(word, EVERY_VALUE), taken))
             ]
-            left = [{**part, word: rest} for part in left if (rest := _common(part.get(word, _ALL), outside))]
+            left = [{**part, word: rest} for part in left if (rest := _common(part.get(word, EVERY_VALUE), outside))]
         found += [(part, RET_ALLOW) for part in left]
     return found
-
-
-_ALL: Ranges = ((0, U32),)
 
 
 def _low(door: Door) -> int:

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from seccomp_floor.abi import ABIS, Abi, abis_of_machine
+from seccomp_floor.bpf import opcodes as op
 from seccomp_floor.bpf.decisions import Intricate
 from seccomp_floor.bpf.engines import views
 from seccomp_floor.bpf.entrances import STRANGERS, abi_slice, answers
 from seccomp_floor.bpf.machine import SeccompData, run
 from seccomp_floor.bpf.program import RET_ALLOW, RET_ERRNO, RET_LOG, Program, check, describe, effect, strictest
-from seccomp_floor.bpf.space import ARCH, EVERY, NR, Leaves, Ranges, Slice, Space
+from seccomp_floor.bpf.space import ARCH, EVERY, EVERY_VALUE, NR, CannotJudgeError, Leaves, Ranges, Slice, Space
 from seccomp_floor.doors import Resolve, doors, floor_answer
 from seccomp_floor.floor import Floor
 from seccomp_floor.profile import Action
@@ -28,15 +29,16 @@ Answers = Sequence[tuple[Slice, int]]
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What an argument's half must be: one of ``values``. ``high``: bits 32 to 63, else the low ones."""
+    """What half of an argument must be: one of ``values``. ``high``: bits 32 to 63, else the low ones. ``argument``: None for the
+    instruction pointer."""
 
-    argument: int
+    argument: int | None
     high: bool
     values: Ranges
 
     def __str__(self) -> str:
-        half = f"args[{self.argument}] {'high' if self.high else 'low'}"
-        return f"{half} in {_ranges(self.values, hex)}"
+        whole = "instruction pointer" if self.argument is None else f"args[{self.argument}]"
+        return f"{whole} {'high' if self.high else 'low'} in {_ranges(self.values, hex)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ def differences(
         places[None] = [(STRANGERS, RET_ALLOW)]
     slices = [within for pieces in places.values() for within, _ in pieces]
     slices += [abi_slice(abi) if abi else STRANGERS for abi in places]
-    for view in views(programs, slices):
+    for view in views(programs, slices, data=True):
         if not view.whole:
             continue
         everything = view.space.slice(EVERY)
@@ -109,7 +111,7 @@ def differences(
             )
         except Intricate:
             continue
-    raise AssertionError("the last view is of all programs")
+    raise CannotJudgeError("profile and section compute more than can be compared exactly")
 
 
 def _confirmed(found: Difference, programs: Sequence[Program], floor: Floor, resolve: Resolve) -> Difference:
@@ -148,16 +150,14 @@ def _compare(
 
 def _difference(space: Space[Any], region: Any, abi: Abi | None, expected: int, got: int) -> Difference:
     little_endian = abi.little_endian if abi else True
-    numbers, complete = space.values(region, NR)
+    shape, complete = space.shape(region)
     conditions = []
-    for word in range(ARCH + 1, 16):
-        values, all_of_them = space.values(region, word)
-        complete &= all_of_them
-        if values != ((0, 0xFFFF_FFFF),):
+    for word in range(ARCH + 1, op.WORDS):
+        if shape[word] != EVERY_VALUE:
             argument, half = divmod(word - 4, 2)
-            conditions.append(Condition(argument, bool(half) == little_endian, values))
+            conditions.append(Condition(argument if argument >= 0 else None, bool(half) == little_endian, shape[word]))
     witness = SeccompData.of_words(space.witness(region), little_endian=little_endian)
-    return Difference(abi, numbers, tuple(conditions), complete, witness, expected, got)
+    return Difference(abi, shape[NR], tuple(conditions), complete, witness, expected, got)
 
 
 def _ranges(ranges: Ranges, form: Callable[[int], str]) -> str:

@@ -18,7 +18,7 @@ from seccomp_floor.bpf.engines import View, views
 from seccomp_floor.bpf.entrances import STRANGERS, abi_slice, door_slice
 from seccomp_floor.bpf.machine import SeccompData, run_stack
 from seccomp_floor.bpf.program import RET_ALLOW, RET_USER_NOTIF, Program, action_of, check, describe, rank, strictest
-from seccomp_floor.bpf.space import Slice
+from seccomp_floor.bpf.space import CannotJudgeError, Slice
 from seccomp_floor.doors import MODULE_LOAD, Door, Resolve, doors
 from seccomp_floor.floor import Floor
 from seccomp_floor.profile import Action
@@ -108,7 +108,7 @@ def prove(filters: Sequence[Program], floor: Floor, resolve: Resolve, *, native:
     machine = abis_of_machine(native)
     entries = {abi: doors(floor, abi, resolve) for abi in (ABIS.values() if filters else machine)}
     slices = [STRANGERS, *map(abi_slice, entries), *(door_slice(door) for those in entries.values() for door in those)]
-    for view in views(filters, slices):
+    for view in views(filters, slices, data=False):
         try:
             proof = _Prover(view, filters, floor).proof(entries, machine)
         except Intricate:
@@ -117,7 +117,7 @@ def prove(filters: Sequence[Program], floor: Floor, resolve: Resolve, *, native:
         # a filter made to be hard to judge does not get out of being judged.
         if view.whole or proof.holds:
             return proof
-    raise AssertionError("the last view is of all programs")
+    raise CannotJudgeError("the filter computes more than can be judged exactly")
 
 
 class _Prover:

@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 from seccomp_floor.errors import SeccompFloorError
 
-__all__ = ["ARCH", "EVERY", "NR", "CannotJudgeError", "Leaves", "Ranges", "Slice", "Space", "complement"]
+__all__ = ["ARCH", "EVERY", "EVERY_VALUE", "NR", "CannotJudgeError", "Leaves", "Ranges", "Slice", "Space", "complement"]
 
 NR, ARCH = 0, 1
 U32 = 0xFFFF_FFFF
@@ -23,6 +23,7 @@ Slice = Mapping[int, Ranges]
 """The points whose words, by index, are in these ranges; a word that is not named is free."""
 
 EVERY: Slice = {}
+EVERY_VALUE: Ranges = ((0, U32),)
 
 R = TypeVar("R")
 
@@ -53,8 +54,9 @@ class Space(Protocol[R]):
         """The words of one point of a region, as small as can be."""
         ...
 
-    def values(self, region: R, word: int) -> tuple[Ranges, bool]:
-        """The values that a word takes in a region, and whether these are all (they may be too many to list)."""
+    def shape(self, region: R) -> tuple[Sequence[Ranges], bool]:
+        """For each word, the values that it takes in a region; and whether this says it all: nothing left out, and every
+        combination of these values in the region."""
         ...
 
     def unite(self, regions: Iterable[R]) -> list[R]:
