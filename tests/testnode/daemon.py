@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -84,9 +83,8 @@ class Daemon:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """As `stop`, or `kill` if it does not listen."""
-        try:
+        """As `stop`; after an error as `kill`, since who knows what state it is in."""
+        if error is None:
             self.stop()
-        except subprocess.TimeoutExpired:
+        else:
             self.kill()
-            raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -15,10 +16,10 @@ from testnode.probe import AF_ALG, AF_VSOCK, Door
 FAMILIES = (AF_ALG, AF_VSOCK)
 
 CELLS = {
-    "opened": Text("OPEN", "bold white on red"),
-    "reached": Text("reached", "yellow"),
-    "refused-by-kernel": Text("reached", "yellow"),
-    "not-in-kernel": Text("reached", "yellow"),
+    "opened": Text(" OPEN ", "bold white on red"),
+    "reached": Text("passed on", "yellow"),
+    "refused-by-kernel": Text("passed on", "yellow"),
+    "not-in-kernel": Text("passed on", "yellow"),
     "ambiguous": Text("?", "magenta"),
     "closed-by-filter": Text("closed", "green"),
     "abi-missing": Text("-", "dim"),
@@ -26,6 +27,16 @@ CELLS = {
 """By what a door is, the worst first: it gave a socket; it led to the kernel, which had none to give (perhaps after
 loading a module); the filter shut it; the machine has no such door."""
 WORST_FIRST = list(CELLS)
+LEGEND = Text.assemble(
+    CELLS["opened"],
+    " a socket came out    ",
+    CELLS["reached"],
+    " the kernel answered: it has no such socket    ",
+    CELLS["closed-by-filter"],
+    " the filter answered    ",
+    CELLS["abi-missing"],
+    " not on this machine",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +66,12 @@ class Reading:
 
 
 def table(title: str, columns: Mapping[str, Reading]) -> Table:
-    """A table for a terminal."""
-    view = Table(title=title, title_style="bold", title_justify="left", header_style="bold", pad_edge=False)
-    view.add_column("door")
+    """A table for a terminal; a column's name may have several lines."""
+    view = Table(title=title, title_style="bold", title_justify="left", header_style="bold", box=box.ROUNDED)
+    view.add_column("door", no_wrap=True, vertical="bottom")
     for name in columns:
-        view.add_column(name.replace(" ", "\n"), justify="center")
+        view.add_column(name, justify="center", no_wrap=True, vertical="bottom")
     kinds = [reading.kinds() for reading in columns.values()]
     for door in kinds[0]:
-        cells = [CELLS[kind[door]] for kind in kinds]
-        view.add_row(door, *cells)
+        view.add_row(door, *(CELLS[kind[door]] for kind in kinds))
     return view
