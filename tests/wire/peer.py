@@ -255,13 +255,15 @@ async def session(handlers: Handlers) -> AsyncIterator[tuple[Containerd, Session
     """A plugin's session with a runtime, over a pair of sockets."""
     ours, theirs = socket.socketpair()
     runtime = Containerd(*await asyncio.open_unix_connection(sock=theirs))
-    plugin = Session(handlers, Identity("floor", "10"), *await asyncio.open_unix_connection(sock=ours))
+    reader, writer = await asyncio.open_unix_connection(sock=ours)
+    plugin = Session(handlers, Identity("floor", "10"), reader, writer)
     running = asyncio.create_task(plugin.run())
     try:
         yield runtime, plugin, running
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+        writer.close()  # a task cancelled before its first step closes nothing
         await runtime.close()
 
 

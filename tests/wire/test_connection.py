@@ -88,7 +88,7 @@ def serving(path: Path, scenario: Callable[[Creating, asyncio.Event], Awaitable[
     return handlers
 
 
-def test_comes_back_after_every_restart_of_the_runtime(tmp_path: Path) -> None:
+def test_comes_back_after_every_restart_of_the_runtime(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "nri.sock"
 
     async def scenario(_: Creating, __: asyncio.Event) -> None:
@@ -102,6 +102,8 @@ def test_comes_back_after_every_restart_of_the_runtime(tmp_path: Path) -> None:
     handlers = serving(path, scenario)
     assert handlers.registrations == 3
     assert [type(reason) for reason in handlers.reasons[:3]] == [ConnectionLostError] * 3
+    warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert warnings.count("the runtime closed the connection") == 3  # each loss of a registration is news
 
 
 def test_waits_for_a_runtime_that_is_not_there_and_says_so_once(

@@ -78,6 +78,14 @@ def test_an_error_stays() -> None:
             server.next_event()
         trunk.feed(frame(1, b"x"))
         server.feed(request_message(1, "m", nri.Empty()))
+    server = ttrpc.Server()
+    server.feed(request_message(1, "m", nri.Empty()) * 2 + request_message(3, "m", nri.Empty()))
+    assert isinstance(server.next_event(), ttrpc.Request)
+    for _ in range(2):
+        with pytest.raises(
+            RemoteProtocolError, match="a second request on stream 1, whose first has not been answered"
+        ):
+            server.next_event()
 
 
 def test_the_longest_frames_pass_and_longer_do_not() -> None:

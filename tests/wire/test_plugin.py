@@ -12,10 +12,11 @@ import pytest
 from google.protobuf.message import Message
 from hypothesis import given, settings
 
+from seccomp_floor.nri import ttrpc
 from seccomp_floor.nri.errors import CallError, ConnectionLostError, NriError, Refused, RemoteProtocolError
 from seccomp_floor.nri.handlers import Handlers, Runtime
-from seccomp_floor.nri.plugin import PATIENCE
 from seccomp_floor.nri.service import subscription
+from seccomp_floor.nri.version import RuntimeVersion
 from seccomp_floor.pb import nri_pb2 as nri
 from seccomp_floor.pb import ttrpc_pb2
 from wire.peer import (
@@ -233,7 +234,30 @@ def test_a_late_handler_is_cancelled_and_refuses_before_the_runtime_gives_up() -
             assert cancelled.is_set()
 
     run(scenario())
-    assert PATIENCE < 1
+
+
+@pytest.mark.parametrize(
+    ("of_the_request", "of_the_runtime", "ours"),
+    [
+        (2.0, 2.0, 1.5),
+        (0.4, 2.0, 0.3),
+        (8.0, 2.0, 1.5),
+        (None, 2.0, 1.5),
+        (2.0, 0.0, 1.5),
+        (None, 0.0, None),
+        (0.0, 2.0, 0.0),
+    ],
+)
+def test_a_handler_has_three_quarters_of_the_nearer_deadline(
+    of_the_request: float | None, of_the_runtime: float, ours: float | None
+) -> None:
+    async def scenario() -> None:
+        async with session(Recorder()) as (_, plugin, _):
+            plugin._runtime = Runtime("containerd", RuntimeVersion.parse("v2.3.4"), "", "", 5.0, of_the_runtime)
+            patience = plugin._patience(ttrpc.Request(1, "", "", b"", of_the_request))
+            assert patience == (ours if ours is None else pytest.approx(ours))
+
+    run(scenario())
 
 
 def test_a_timeout_of_the_handlers_own_is_a_failure_like_any_other() -> None:
@@ -405,6 +429,31 @@ def test_every_event_reaches_its_handler() -> None:
             for method, request in EVENTS.items():
                 await runtime.call(method, request, nri.Empty)
         assert heard == [handler_of(method) for method in EVENTS]
+
+    run(scenario())
+
+
+def test_an_event_that_nobody_asked_for_is_answered_with_nothing() -> None:
+    async def scenario() -> None:
+        async with session(Recorder()) as (runtime, _, _):
+            await runtime.start()
+            for method, request in EVENTS.items():
+                assert await runtime.call(method, request, nri.Empty) == nri.Empty()
+
+    run(scenario())
+
+
+def test_a_bug_of_the_daemons_is_not_mistaken_for_the_end_of_a_session() -> None:
+    class Buggy(Recorder):
+        def registered(self, runtime: Runtime) -> None:
+            raise RuntimeError(f"a bug with {runtime.name}")
+
+    async def scenario() -> None:
+        async with session(Buggy()) as (runtime, _, running):
+            await runtime.start()
+            with pytest.raises(ExceptionGroup) as caught:
+                await running
+            assert caught.group_contains(RuntimeError, match="a bug with containerd")
 
     run(scenario())
 
