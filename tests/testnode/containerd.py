@@ -17,9 +17,10 @@ START_SECONDS = 30
 
 # The runc shim keeps its socket, and runc its state, under /run/containerd whatever the settings say. A mount
 # namespace of its own gives this containerd a /run/containerd of its own, and takes all mounts of its containers
-# with it when it goes. Mounts made on the host still arrive in it (slave): a kubelet's volumes, say.
-ENTER_PRIVATE_MOUNTS = """
-mkdir -p /run/containerd && mount -t tmpfs -o mode=0711 tmpfs /run/containerd && exec "$@"
+# with it when it goes. A process that only sleeps holds it over containerd's restarts. Mounts made on the host still
+# arrive in it (slave): a kubelet's volumes, say.
+HOLD_PRIVATE_MOUNTS = """
+mkdir -p /run/containerd && mount -t tmpfs -o mode=0711 tmpfs /run/containerd && exec sleep infinity
 """
 
 
@@ -64,6 +65,7 @@ class Containerd:
     """The first is the default."""
     imports: Sequence[Path] = ()
     """Drop-in configuration files."""
+    _holder: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     @property
@@ -93,9 +95,8 @@ class Containerd:
         configuration = self.scratch.path / "containerd.toml"
         configuration.write_text(toml(self.configuration()))
         self.nri_socket.parent.mkdir(exist_ok=True)
-        enter = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", ENTER_PRIVATE_MOUNTS, "sh"]
         self._process = self.scratch.spawn(
-            [*enter, directory / "containerd", "--config", configuration],
+            [*self.enter(), directory / "containerd", "--config", configuration],
             self.log,
             {"PATH": f"{directory}:/usr/sbin:/usr/bin:/sbin:/bin"},
         )
@@ -106,6 +107,18 @@ class Containerd:
             time.sleep(0.1)
         tail = "\n".join(self.log.read_text().splitlines()[-15:])
         raise ContainerdError(f"containerd {self.version} did not start; the end of its log:\n{tail}")
+
+    def enter(self) -> list[str]:
+        """Words to put before a command that is to run where containerd's mounts are."""
+        if self._holder is None:
+            command = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", HOLD_PRIVATE_MOUNTS]
+            self._holder = self.scratch.spawn(command, self.log)
+            name = Path(f"/proc/{self._holder.pid}/comm")
+            while name.read_text() != "sleep\n":
+                if self._holder.poll() is not None:
+                    raise ContainerdError(f"no private mounts: {self.log.read_text()}")
+                time.sleep(0.01)
+        return ["nsenter", "--mount", "--target", str(self._holder.pid)]
 
     def stop(self) -> None:
         """End the daemon as its service manager would; containers go on."""
