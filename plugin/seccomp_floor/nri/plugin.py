@@ -201,9 +201,10 @@ class Session:
                 answered = await self._dispatch(request)
             message = self._server.respond(request.stream, answered.SerializeToString())
         except Refused as error:
-            refused = error
+            refused, answered = error, None
             message = self._server.fail(request.stream, ttrpc.FAILED_PRECONDITION, str(error))
-        except Exception as error:  # noqa: BLE001 (fail closed: the runtime goes on without an answer)
+        except Exception as error:  # noqa: BLE001 (without an answer the runtime would go on without us)
+            answered = None
             message = self._server.fail(request.stream, *self._excuse(request, error, late=deadline.expired()))
         await self._send(mux.PLUGIN_SERVICE, message)
         if refused and request.method == "Configure":
@@ -263,7 +264,7 @@ class Session:
                 raise _UnknownMethodError
 
     async def _configure(self, request: nri.ConfigureRequest) -> Message:
-        self._runtime = Runtime(
+        runtime = Runtime(
             name=request.runtime_name,
             version=RuntimeVersion.parse(request.runtime_version),
             nri_version=request.NRI_version,
@@ -271,7 +272,8 @@ class Session:
             registration_timeout=request.registration_timeout / 1000,
             request_timeout=request.request_timeout / 1000,
         )
-        await self._handlers.configure(self._runtime)
+        await self._handlers.configure(runtime)
+        self._runtime = runtime
         return nri.ConfigureResponse(events=self._events)
 
     async def _synchronize(self, request: nri.SynchronizeRequest) -> Message:
