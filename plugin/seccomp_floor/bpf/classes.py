@@ -63,7 +63,9 @@ class Classes:
         """Read a value from its highest bit down, and keep of it what the tests need: which of them find the bits so far equal
         to theirs, and which smaller. At the end, values with the same memory are one class."""
         mask_at, k_at = [0] * 32, [0] * 32
-        for n, (_, mask, k, _) in enumerate(tests):
+        ordered = 0
+        for n, (_, mask, k, of_order) in enumerate(tests):
+            ordered |= of_order << n
             for bit in range(32):
                 mask_at[bit] |= (mask >> bit & 1) << n
                 k_at[bit] |= (k >> bit & 1) << n
@@ -74,7 +76,8 @@ class Classes:
             layer: _Layer = {}
             for state, value in states.items():
                 equal, less = state
-                clear, set_ = (equal & ~k, less | equal & k), (equal & ~(mask ^ k), less | equal & k & ~mask)
+                clear = equal & ~k, less | equal & k & ordered
+                set_ = equal & ~(mask ^ k), less | equal & k & ~mask & ordered
                 layer[state] = clear, set_
                 for next_, prefix in ((clear, value), (set_, value | 1 << bit)):
                     if prefix < following.get(next_, U32 + 1):
@@ -83,15 +86,18 @@ class Classes:
             self._layers.append(layer)
             if len(states) > MOST_CLASSES:
                 raise Intricate
-        ordered = sorted((value, state) for state, value in states.items())
-        self.witnesses = [value for value, _ in ordered]
+        kinds: dict[_State, int] = {}
+        for (equal, less), value in sorted(states.items(), key=lambda item: item[1]):
+            kinds.setdefault((equal & ~ordered, less), value)
+        self.witnesses = list(kinds.values())
+        places = {kind: place for place, kind in enumerate(kinds)}
+        self._places = {state: places[state[0] & ~ordered, state[1]] for state in states}
         for n, test in enumerate(tests):
             self.sets[test] = sum(
                 1 << place
-                for place, (_, (equal, less)) in enumerate(ordered)
+                for place, (equal, less) in enumerate(kinds)
                 if (not less >> n & 1 if test.ordered else equal >> n & 1)
             )
-        self._places = {state: place for place, (_, state) in enumerate(ordered)}
 
     def within(self, ranges: Ranges, word: int) -> int:
         """The classes that make up some ranges of the word, whose bounds are among the tests (see :func:`bounds`)."""
