@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from testnode import programs
@@ -9,6 +10,9 @@ from testnode import programs
 
 def main() -> int:
     """Exit code 2 and one line where the machine lacks something that cannot be installed."""
+    if os.geteuid() != 0:
+        print("error: containers need root; run this as root", file=sys.stderr)
+        return 2
     try:
         programs.install_debian_packages()
         where = {

@@ -31,11 +31,9 @@ LEGEND = Text.assemble(
     CELLS["opened"],
     " a socket came out    ",
     CELLS["reached"],
-    " the kernel answered: it has no such socket    ",
+    " to the kernel, which has no such socket    ",
     CELLS["closed-by-filter"],
-    " the filter answered    ",
-    CELLS["abi-missing"],
-    " not on this machine",
+    " by the filter",
 )
 
 
@@ -65,12 +63,14 @@ class Reading:
         return [name for name, kind in self.kinds().items() if kind == "opened"]
 
 
-def table(title: str, columns: Mapping[str, Reading]) -> Table:
+def table(columns: Mapping[str, Reading]) -> Table:
     """A table for a terminal; a column's name may have several lines."""
-    view = Table(title=title, title_style="bold", title_justify="left", header_style="bold", box=box.ROUNDED)
-    view.add_column("door", no_wrap=True, vertical="bottom")
-    for name in columns:
-        view.add_column(name, justify="center", no_wrap=True, vertical="bottom")
+    view = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, show_footer=True)
+    view.add_column("door", "doors that gave a socket", no_wrap=True, vertical="bottom", footer_style="bold")
+    for name, reading in columns.items():
+        opened = len(reading.opened())
+        footer = Text(str(opened), "bold red" if opened else "bold green")
+        view.add_column(name, footer, justify="center", no_wrap=True, vertical="bottom")
     kinds = [reading.kinds() for reading in columns.values()]
     for door in kinds[0]:
         view.add_row(door, *(CELLS[kind[door]] for kind in kinds))

@@ -25,7 +25,7 @@ MARK = "SECCOMP_FLOOR_SCRATCH"
 """In the environment of every process of a scratch directory, and so of containerd's shims too, which daemonise."""
 PARENT = Path("/tmp")
 """Not TMPDIR: the path of a unix socket has at most 107 characters."""
-PREFIX = "seccomp-floor-"
+PREFIX = "seccomp-floor-node-"
 STARTING_SECONDS = 60
 """A directory without a lock that is younger than this may belong to somebody who is about to take it."""
 
