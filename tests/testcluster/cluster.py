@@ -82,7 +82,8 @@ class Cluster:
             program.start()
         for program in (*self.controllers, self.kubelet):
             program.wait()
-        self.kubectl("wait", "--for=create", f"node/{NODE}", "serviceaccount/default", "--timeout=60s")
+        for created in (f"node/{NODE}", "serviceaccount/default"):  # one by one: kubectl waits for the first only
+            self.kubectl("wait", "--for=create", created, "--timeout=60s")
         self.kubectl.wait_for(f"node/{NODE}", "Ready")
 
     def stop(self) -> None:

@@ -10,10 +10,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from testnode.programs import SetupError, cache, need_go, run_with_progress
+from testnode.programs import Module, SetupError, built, cache, need_go, run_with_progress
 
 KUBERNETES = "v1.36.3"
 ETCD = "v3.6.8"
+HELM = "v4.3.1"
 COMMANDS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kubectl")
 PROGRAMS = (*COMMANDS, "etcd")
 
@@ -30,6 +31,11 @@ def directory() -> Path:
             if not target.is_dir():  # somebody else may have built it while we waited
                 build(target)
     return target
+
+
+def helm() -> Path:
+    """Helm, built if need be."""
+    return built(Module("helm", "helm.sh/helm/v4", HELM, ("cmd/helm",), ("-ldflags", "-s -w"))) / "helm"
 
 
 def build(target: Path) -> None:
