@@ -31,23 +31,22 @@ class Boxes:
     """
 
     def __init__(self, programs: Sequence[Program], slices: Iterable[Slice]) -> None:
-        tests: dict[Test, int] = {}
-        self._decisions = [unfold(program, tests) for program in programs]
+        self._decisions = [unfold(program) for program in programs]
+        by_word: list[set[Test]] = [set() for _ in range(op.WORDS)]
+        for decisions in self._decisions:
+            for test in decisions.tests:
+                by_word[test[0]].add(test)
         for ranges in slices:
             for word, values in ranges.items():
-                for test in bounds(values, word):
-                    tests.setdefault(test, len(tests))
-        by_word: list[list[Test]] = [[] for _ in range(op.WORDS)]
-        for test in tests:
-            by_word[test.word].append(test)
-        self._words = [Classes(asked) for asked in by_word]
+                by_word[word].update(bounds(values, word))
+        self._words = [Classes(tests) for tests in by_word]
         self._every: Box = tuple(classes.every for classes in self._words)
-        self._asked = [(test.word, self._words[test.word].sets[test]) for test in tests]
 
     def leaves(self, program: int) -> Leaves[Box]:
         """See :class:`~seccomp_floor.bpf.space.Space`. :raises Intricate: where its ways are too many."""
         numbers, *others = self._every
-        first, nodes = self._decisions[program]
+        first, nodes, tests = self._decisions[program]
+        asked = [(test[0], self._words[test[0]].sets[test]) for test in tests]
         flow = _Flow(tuple(others), len(nodes))
         flow.move(first, 0, numbers)
         for number, test, yes, no in nodes:
@@ -56,7 +55,7 @@ class Boxes:
                 for rest, numbers in arrived.items():
                     flow.move(yes, rest, numbers)
                 continue
-            word, chosen = self._asked[test]
+            word, chosen = asked[test]
             if word == NR:
                 for rest, numbers in arrived.items():
                     if taken := numbers & chosen:

@@ -39,7 +39,7 @@ class Classes:
         self.sets: dict[Test, int] = {}
         self._layers: list[_Layer] = []
         self._places: dict[_State, int] = {}
-        if all(test.mask == U32 for test in tests):
+        if all(mask == U32 for _, mask, _, _ in tests):
             self._by_ranges(tests)
         else:
             self._by_bits(tests)
@@ -56,8 +56,9 @@ class Classes:
         place = {value: n for n, value in enumerate(self.witnesses)}
         every = (1 << len(place)) - 1
         for test in tests:
-            bit = 1 << place[test.k]
-            self.sets[test] = every & -bit if test.ordered else bit
+            _, _, k, ordered = test
+            bit = 1 << place[k]
+            self.sets[test] = every & -bit if ordered else bit
 
     def _by_bits(self, tests: list[Test]) -> None:
         """Read a value from its highest bit down, and keep of it what the tests need: which of them find the bits so far equal
@@ -96,15 +97,15 @@ class Classes:
             self.sets[test] = sum(
                 1 << place
                 for place, (equal, less) in enumerate(kinds)
-                if (not less >> n & 1 if test.ordered else equal >> n & 1)
+                if (not less >> n & 1 if test[3] else equal >> n & 1)
             )
 
     def within(self, ranges: Ranges, word: int) -> int:
         """The classes that make up some ranges of the word, whose bounds are among the tests (see :func:`bounds`)."""
         chosen = 0
         for first, last in ranges:
-            least = self.sets[Test(word, U32, first, True)] if first else self.every
-            beyond = self.sets[Test(word, U32, last + 1, True)] if last < U32 else 0
+            least = self.sets[(word, U32, first, True)] if first else self.every
+            beyond = self.sets[(word, U32, last + 1, True)] if last < U32 else 0
             chosen |= least & ~beyond
         return chosen
 
@@ -147,6 +148,6 @@ def bounds(ranges: Ranges, word: int) -> Iterable[Test]:
     """The tests that a set of ranges of a word needs."""
     for first, last in ranges:
         if first:
-            yield Test(word, U32, first, True)
+            yield (word, U32, first, True)
         if last < U32:
-            yield Test(word, U32, last + 1, True)
+            yield (word, U32, last + 1, True)

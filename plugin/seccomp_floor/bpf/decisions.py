@@ -8,13 +8,14 @@ loads, moves, masks and jumps vanish. What a program does beyond that (arithmeti
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from seccomp_floor.bpf import opcodes as op
 from seccomp_floor.bpf.machine import COMPARE, U32, alu
 from seccomp_floor.bpf.program import Program
 
-__all__ = ["Decisions", "Intricate", "Node", "Test", "unfold"]
+__all__ = ["Decisions", "Intricate", "Test", "unfold"]
 
 MOST_STEPS = 200_000
 """Instructions looked at before a program counts as intricate. Real ones need each instruction once."""
@@ -24,30 +25,20 @@ class Intricate(Exception):  # noqa: N818 (not an error: the slower engine takes
     """The program asks, or grows into, more than this representation holds."""
 
 
-class Test(NamedTuple):
-    """Whether ``word & mask`` is at least ``k`` (``ordered``) or equal to it."""
+Test = tuple[int, int, int, bool]
+"""``(word, mask, k, ordered)``: whether ``word & mask`` is at least ``k`` (``ordered``) or equal to it."""
 
-    word: int
-    mask: int
-    k: int
-    ordered: bool
-
-
-class Node(NamedTuple):
-    """A decision. ``test``: its index, -1 for none (the way leads on by ``yes``). ``yes``, ``no``: the number of the node that
-    follows, or the bitwise complement of the value returned, which is negative."""
-
-    number: int
-    test: int
-    yes: int
-    no: int
+Node = tuple[int, int, int, int]
+"""``(number, test, yes, no)``: a decision. ``test`` is its place among the tests, -1 for none (the way leads on by ``yes``);
+``yes`` and ``no`` are the number of the node that follows, or the bitwise complement of the value returned: a negative number."""
 
 
 class Decisions(NamedTuple):
-    """A program's decisions, each before those that follow it. ``first``: where it starts, as in :class:`Node`."""
+    """A program's decisions, each before those that follow it. ``first``: where it starts, as in :data:`Node`."""
 
     first: int
     nodes: list[Node]
+    tests: list[Test]
 
 
 Value = int | tuple[int, int]
@@ -56,13 +47,15 @@ Value = int | tuple[int, int]
 Registers = tuple[Value, Value, tuple[Value, ...]]
 
 
-def unfold(program: Program, tests: dict[Test, int]) -> Decisions:
+@lru_cache(maxsize=8)
+def unfold(program: Program) -> Decisions:
     """The decisions of a program that the kernel accepts.
 
-    :param tests: numbers of the tests; those met for the first time are added
     :raises Intricate: where it computes more than masks, or in too many ways
     """
     arrivals: list[dict[Registers, int]] = [{} for _ in program]
+    tests: dict[Test, int] = {}
+    nodes: list[Node] = []
     count = steps = 0
 
     def follow(target: int, registers: Registers) -> int:
@@ -78,9 +71,9 @@ def unfold(program: Program, tests: dict[Test, int]) -> Decisions:
         return number
 
     first = follow(0, (0, 0, ()))
-    nodes = []
     for start, known in enumerate(arrivals):  # jumps lead forward only, so whatever arrives here has been found before
-        for (a, x, cells), number in known.items():
+        for registers, number in known.items():
+            a, x, cells = registers
             pc = start
             while True:
                 steps += 1
@@ -88,16 +81,8 @@ def unfold(program: Program, tests: dict[Test, int]) -> Decisions:
                     raise Intricate
                 code, jt, jf, k = program[pc]
                 pc += 1
-                if code == op.LD_ABS:
-                    a = (k >> 2, U32)
-                elif code in op.CONDITIONAL:
-                    operand = x if code & op.X else k
-                    if isinstance(operand, tuple):
-                        raise Intricate
-                    if isinstance(a, int):
-                        pc += jt if COMPARE[code & ~op.X](a, operand) else jf
-                        continue
-                    asked = _ask(code & ~op.X, *a, operand)
+                if code in op.CONDITIONAL:
+                    asked = _ask(code & ~op.X, a, x if code & op.X else k)
                     if isinstance(asked, bool):
                         pc += jt if asked else jf
                         continue
@@ -106,50 +91,53 @@ def unfold(program: Program, tests: dict[Test, int]) -> Decisions:
                         jt, jf = jf, jt
                     registers = (a, x, cells)
                     yes, no = follow(pc + jt, registers), follow(pc + jf, registers)
-                    nodes.append(Node(number, tests.setdefault(test, len(tests)), yes, no))
+                    nodes.append((number, tests.setdefault(test, len(tests)), yes, no))
                     break
-                elif code == op.RET_K:
-                    nodes.append(Node(number, -1, ~k, ~k))
-                    break
-                elif code == op.RET_A:
-                    if isinstance(a, tuple):
-                        raise Intricate
-                    nodes.append(Node(number, -1, ~a, ~a))
-                    break
-                elif code in op.ARITHMETIC:
-                    operand = x if code & op.X else k
-                    if isinstance(operand, int) and isinstance(a, int):
-                        if code == op.DIV | op.X and operand == 0:
-                            nodes.append(Node(number, -1, ~0, ~0))
-                            break
-                        a = alu(code & ~op.X, a, operand)
-                    elif isinstance(operand, int) and isinstance(a, tuple) and code & ~op.X == op.AND:
-                        word, mask = a
-                        a = (word, mask & operand) if mask & operand else 0
-                    else:
-                        raise Intricate
+                if code == op.LD_ABS:
+                    a = (k >> 2, U32)
                 elif code == op.JA:
                     pc += k
-                elif code == op.NEG:
-                    if isinstance(a, tuple):
+                elif code == op.RET_K or code == op.RET_A or (code == op.DIV | op.X and x == 0):
+                    value = k if code == op.RET_K else a if code == op.RET_A else 0
+                    if isinstance(value, tuple):
                         raise Intricate
-                    a = -a & U32
+                    nodes.append((number, -1, ~value, ~value))
+                    break
+                elif code in op.ARITHMETIC:
+                    a = _compute(code & ~op.X, a, x if code & op.X else k)
+                elif code == op.NEG:
+                    a = _compute(op.SUB, 0, a)
                 else:
                     a, x, cells = _move(code, k, a, x, cells)
-    return Decisions(first, nodes)
+    return Decisions(first, nodes, list(tests))
 
 
-def _ask(code: int, word: int, mask: int, k: int) -> tuple[Test, bool] | bool:
-    """A comparison of a masked word with a constant as a test, with whether it must fail for the jump to be taken; or as the
-    answer, where that is always the same."""
+def _ask(code: int, left: Value, right: Value) -> tuple[Test, bool] | bool:
+    """A comparison as a test, with whether it must fail for the jump to be taken; or as the answer, where that is always the
+    same."""
+    if not isinstance(right, int):
+        raise Intricate
+    if isinstance(left, int):
+        return COMPARE[code](left, right)
+    word, mask = left
     if code == op.JEQ:
-        return False if k & ~mask else (Test(word, mask, k, False), False)
+        return False if right & ~mask else ((word, mask, right, False), False)
     if code == op.JSET:
-        return (Test(word, mask & k, 0, False), True) if mask & k else False
-    least = k + 1 if code == op.JGT else k
+        return ((word, mask & right, 0, False), True) if mask & right else False
+    least = right + 1 if code == op.JGT else right
     if least == 0:
         return True
-    return False if least > mask else (Test(word, mask, least, True), False)
+    return False if least > mask else ((word, mask, least, True), False)
+
+
+def _compute(code: int, left: Value, right: Value) -> Value:
+    if isinstance(right, int):
+        if isinstance(left, int):
+            return alu(code, left, right)
+        word, mask = left
+        if code == op.AND:
+            return (word, mask & right) if mask & right else 0
+    raise Intricate
 
 
 def _move(code: int, k: int, a: Value, x: Value, cells: tuple[Value, ...]) -> Registers:

@@ -16,7 +16,7 @@ from seccomp_floor.bpf.decisions import Intricate
 from seccomp_floor.bpf.engines import views
 from seccomp_floor.bpf.entrances import STRANGERS, abi_slice, answers
 from seccomp_floor.bpf.machine import SeccompData, run
-from seccomp_floor.bpf.program import RET_ALLOW, RET_ERRNO, RET_LOG, Program, check, describe, effect, strictest
+from seccomp_floor.bpf.program import RET_ALLOW, RET_ERRNO, RET_LOG, Program, check, describe, effect, rank, strictest
 from seccomp_floor.bpf.space import ARCH, EVERY, EVERY_VALUE, NR, CannotJudgeError, Leaves, Ranges, Slice, Space
 from seccomp_floor.doors import Resolve, doors, floor_answer
 from seccomp_floor.floor import Floor
@@ -130,22 +130,30 @@ def _compare(
     space: Space[Any], section: Leaves[Any], profile: Leaves[Any], abi: Abi | None, pieces: Answers
 ) -> Iterator[Difference]:
     region = space.slice(abi_slice(abi) if abi else STRANGERS)
-    meet = space.meet
-    section = [(common, effect(value)) for area, value in section if (common := meet(region, area)) is not None]
-    profile = [(common, value) for area, value in profile if (common := meet(region, area)) is not None]
+    section = _within(space, region, section)
+    profile = _within(space, region, profile)
+    if any(rank(value) > rank(answer) for _, value in profile for _, answer in pieces):  # else the floor has no say
+        profile = [
+            (common, strictest((value, answer)))
+            for within, answer in pieces
+            for common, value in _within(space, space.slice(within), profile)
+        ]
     found: dict[tuple[int, int], list[Any]] = {}
-    for within, answer in pieces:
-        piece = space.slice(within)
-        for area, value in profile:
-            expected = effect(strictest((value, answer)))
-            wrong = [(other, got) for other, got in section if got != expected]
-            if wrong and (common := meet(piece, area)) is not None:
-                for other, got in wrong:
-                    if (different := meet(common, other)) is not None:
-                        found.setdefault((expected, got), []).append(different)
+    otherwise: dict[int, Leaves[Any]] = {}  # the section's leaves, by an effect that they do not have
+    for area, value in profile:
+        expected = effect(value)
+        if expected not in otherwise:
+            otherwise[expected] = [(other, effect(got)) for other, got in section if effect(got) != expected]
+        for different, got in _within(space, area, otherwise[expected]):
+            found.setdefault((expected, got), []).append(different)
     for (expected, got), regions in found.items():
         for different in space.unite(regions):
             yield _difference(space, different, abi, expected, got)
+
+
+def _within(space: Space[Any], region: Any, leaves: Leaves[Any]) -> Leaves[Any]:
+    meet = space.meet
+    return [(common, value) for area, value in leaves if (common := meet(region, area)) is not None]
 
 
 def _difference(space: Space[Any], region: Any, abi: Abi | None, expected: int, got: int) -> Difference:
