@@ -1,0 +1,182 @@
+"""Confined work for the daemon: a small process that forks, since the daemon itself, once it has threads, must not.
+
+The server is started before any thread, has one thread and little memory itself, and never looks at what it passes on. If it dies,
+whoever waits is told so, and the next piece of work starts another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import selectors
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from seccomp_floor.confine import MOST_ANSWER, Child, ConfinedError, TooSlow, read_answer
+
+__all__ = ["ForkServer"]
+
+MOST_AT_ONCE = 2
+"""Children at work at the same time: judging is all computing, and the node's cores are the workloads'."""
+
+_HEADER = struct.Struct("!II")  # number of the request, length of what follows
+
+R = TypeVar("R")
+
+
+class ForkServer:
+    """The daemon's side. Usable from one event loop at a time."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ours: socket.socket | None = None
+        self._waiting: dict[int, asyncio.Future[bytes]] = {}
+        self._last = 0
+        self._writer: asyncio.StreamWriter | None = None
+        self._reading: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Start the process, to be done before any thread is. :raises OSError: it cannot be started"""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "seccomp_floor.node.forkserver"],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                env=dict(os.environ, PYTHONPATH=os.pathsep.join(path for path in sys.path if path)),
+            )
+        self._ours = ours
+
+    async def confined(self, work: Callable[..., R], *arguments: object, seconds: float) -> R:
+        """What ``work(*arguments)`` returns or raises, worked out in a child; see :func:`seccomp_floor.confine.confined`.
+
+        :param work: a function of a module, which the server imports
+        :param seconds: from now; time spent waiting for other work counts
+        """
+        writer = await self._connected()
+        self._last = number = (self._last + 1) & 0xFFFF_FFFF
+        request = pickle.dumps((work, arguments, time.monotonic() + seconds))
+        answered = self._waiting[number] = asyncio.get_running_loop().create_future()
+        try:
+            writer.write(_HEADER.pack(number, len(request)) + request)
+            async with asyncio.timeout(seconds + 0.25):
+                data = await answered
+        except (TimeoutError, OSError) as error:
+            raise TooSlow(f"not done after {seconds:g} s") from error
+        finally:
+            del self._waiting[number]
+        answer: R = read_answer(data) if data else _too_slow(seconds)
+        return answer
+
+    def stop(self) -> None:
+        """End the process, and with it all work."""
+        if self._reading:
+            self._reading.cancel()
+        if self._writer:
+            self._writer.close()
+        elif self._ours:
+            self._ours.close()
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+        self._process = self._ours = self._writer = self._reading = None
+
+    async def _connected(self) -> asyncio.StreamWriter:
+        if self._process is None or self._process.poll() is not None:
+            self.stop()
+            self.start()
+        if self._writer is None:
+            reader, self._writer = await asyncio.open_unix_connection(sock=self._ours)
+            self._reading = asyncio.create_task(self._read(reader, self._waiting))
+        return self._writer
+
+    async def _read(self, reader: asyncio.StreamReader, waiting: dict[int, asyncio.Future[bytes]]) -> None:
+        try:
+            while True:
+                number, length = _HEADER.unpack(await reader.readexactly(_HEADER.size))
+                data = await reader.readexactly(min(length, MOST_ANSWER))
+                answered = waiting.get(number)
+                if answered and not answered.done():
+                    answered.set_result(data)
+        except (asyncio.IncompleteReadError, OSError):
+            self._process = None  # the next piece of work starts another
+            for answered in waiting.values():
+                if not answered.done():
+                    answered.set_exception(ConfinedError("the process that judges profiles has ended"))
+
+
+def _too_slow(seconds: float) -> Any:
+    raise TooSlow(f"not done after {seconds:g} s: the profile makes libseccomp, or the proof, too slow")
+
+
+class _Server:
+    def __init__(self, peer: socket.socket) -> None:
+        self.peer = peer
+        self.selector = selectors.DefaultSelector()
+        self.buffer = bytearray()
+        self.queue: list[tuple[int, bytes]] = []
+        self.children: dict[Child, int] = {}
+
+    def serve(self) -> None:
+        """Until the other end is gone."""
+        self.selector.register(self.peer, selectors.EVENT_READ)
+        try:
+            while True:
+                deadline = min((child.deadline for child in self.children), default=None)
+                wait = None if deadline is None else max(0.0, deadline - time.monotonic())
+                for key, _ in self.selector.select(wait):
+                    if isinstance(key.fileobj, Child):
+                        key.fileobj.receive()
+                    elif not self._take():
+                        return
+                for child in [c for c in self.children if c.ended or c.deadline <= time.monotonic()]:
+                    self._finish(child)
+                while self.queue and len(self.children) < MOST_AT_ONCE:
+                    self._begin(*self.queue.pop(0))
+        finally:
+            for child in self.children:
+                child.reap()
+
+    def _take(self) -> bool:
+        data = self.peer.recv(1 << 20)
+        self.buffer += data
+        while len(self.buffer) >= _HEADER.size:
+            number, length = _HEADER.unpack_from(self.buffer)
+            if len(self.buffer) < _HEADER.size + length:
+                break
+            self.queue.append((number, bytes(self.buffer[_HEADER.size : _HEADER.size + length])))
+            del self.buffer[: _HEADER.size + length]
+        return bool(data)
+
+    def _begin(self, number: int, request: bytes) -> None:
+        work, arguments, deadline = pickle.loads(request)  # noqa: S301 (the daemon's own words, over a socket of its own)
+        child = Child(work, arguments, max(0.0, deadline - time.monotonic()))
+        self.children[child] = number
+        self.selector.register(child, selectors.EVENT_READ)
+
+    def _finish(self, child: Child) -> None:
+        self.selector.unregister(child)
+        number = self.children.pop(child)
+        child.reap()
+        try:
+            data = child.raw_answer()
+        except TooSlow:
+            data = b""
+        self.peer.sendall(_HEADER.pack(number, len(data)) + data)
+
+
+def main() -> None:
+    """The server's process: its standard input is the socket."""
+    import seccomp_floor.judge  # noqa: F401 (loaded once, here, and there in every child)
+
+    _Server(socket.socket(fileno=0)).serve()
+
+
+if __name__ == "__main__":
+    main()
