@@ -12,7 +12,8 @@ export PYTHONPATH := tests
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
 
-demo: setup  ## the doors of real containers, before and after: nothing of the host is touched
+demo: .venv/installed  ## the doors of real containers, before and after: nothing of the host is touched
+	@$(BIN)/python -m testnode
 	@$(BIN)/python -m demo
 
 test: setup lint  ## everything but Kubernetes: unit and property tests, real containers
@@ -34,7 +35,7 @@ lint: .venv/installed  ## ruff and mypy
 	@$(BIN)/mypy --no-error-summary
 
 setup: .venv/installed  ## Debian packages, containerd and runc; from then on only looked for
-	@$(BIN)/python -m testnode
+	@$(BIN)/python -m testnode --all
 
 # `sys.executable`, because python3 may be a version manager's shim, which costs tenths of a second at every start.
 .venv/installed: requirements/test.lock pyproject.toml hatch_build.py $(wildcard proto/*.proto)

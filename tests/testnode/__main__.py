@@ -1,4 +1,4 @@
-"""``python -m testnode``: set up everything that the node tests need; quick where it is there already."""
+"""``python -m testnode [--all]``: set up what a node needs, or all that the tests need; quick where it is there."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ def main() -> int:
     if os.geteuid() != 0:
         print("error: containers need root; run this as root", file=sys.stderr)
         return 2
+    versions = [programs.CONTAINERD, programs.CONTAINERD_BEFORE] if "--all" in sys.argv[1:] else [programs.CONTAINERD]
     try:
         programs.install_debian_packages()
-        where = {
-            f"containerd {programs.CONTAINERD}": programs.containerd_directory(),
-            f"containerd {programs.CONTAINERD_BEFORE}": programs.containerd_directory(programs.CONTAINERD_BEFORE),
-            f"runc {programs.RUNC}": programs.runc(),
-        }
+        where = {f"containerd {version}": programs.containerd_directory(version) for version in versions}
+        where[f"runc {programs.RUNC}"] = programs.runc()
     except programs.SetupError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
