@@ -15,6 +15,7 @@ __all__ = ["Classes"]
 
 U32 = 0xFFFF_FFFF
 MOST_CLASSES = 20_000
+MOST_BLOCKS = 256
 MOST_RANGES = 64
 
 _State = tuple[int, int]
@@ -39,26 +40,37 @@ class Classes:
         self.sets: dict[Test, int] = {}
         self._layers: list[_Layer] = []
         self._places: dict[_State, int] = {}
-        if all(mask == U32 for _, mask, _, _ in tests):
+        if all(mask == U32 or _blocks(mask) <= MOST_BLOCKS for _, mask, _, _ in tests):
             self._by_ranges(tests)
         else:
             self._by_bits(tests)
         self.every = (1 << len(self.witnesses)) - 1
 
     def _by_ranges(self, tests: list[Test]) -> None:
-        """Tests of the whole word cut its values into ranges."""
+        """Tests of the whole word, or of a few of its highest bits, cut its values into ranges."""
         cuts = {0}
-        for _, _, k, ordered in tests:
-            cuts.add(k)
-            if not ordered and k < U32:
-                cuts.add(k + 1)
+        coarse: dict[Test, Ranges] = {}
+        for test in tests:
+            _, mask, k, ordered = test
+            if mask != U32:
+                coarse[test] = spans = _spans_of(test)
+                cuts.update(bound for first, last in spans for bound in (first, last + 1))
+            elif ordered:
+                cuts.add(k)
+            else:
+                cuts |= {k, k + 1}
+        cuts.discard(U32 + 1)
         self.witnesses = sorted(cuts)
         place = {value: n for n, value in enumerate(self.witnesses)}
-        every = (1 << len(place)) - 1
+        end = place[U32 + 1] = len(place)
+        every = (1 << end) - 1
         for test in tests:
-            _, _, k, ordered = test
-            bit = 1 << place[k]
-            self.sets[test] = every & -bit if ordered else bit
+            _, mask, k, ordered = test
+            if mask != U32:
+                self.sets[test] = sum((1 << place[last + 1]) - (1 << place[first]) for first, last in coarse[test])
+            else:
+                bit = 1 << place[k]
+                self.sets[test] = every & -bit if ordered else bit
 
     def _by_bits(self, tests: list[Test]) -> None:
         """Read a value from its highest bit down, and keep of it what the tests need: which of them find the bits so far equal
@@ -142,6 +154,23 @@ class Classes:
             elif classes & chosen:
                 clear, set_ = self._layers[depth][state]
                 blocks += ((set_, value | 1 << left - 1, depth + 1), (clear, value, depth + 1))
+
+
+def _blocks(mask: int) -> int:
+    """How many values the bits from the mask's lowest one up can have."""
+    return 1 << 32 - ((mask & -mask).bit_length() - 1)
+
+
+def _spans_of(test: Test) -> Ranges:
+    """Where a test of the highest bits holds."""
+    _, mask, k, ordered = test
+    step = mask & -mask
+    held: list[tuple[int, int]] = []
+    for first in range(0, U32 + 1, step):
+        if first & mask >= k if ordered else first & mask == k:
+            start = held.pop()[0] if held and held[-1][1] == first - 1 else first
+            held.append((start, first + step - 1))
+    return tuple(held)
 
 
 def bounds(ranges: Ranges, word: int) -> Iterable[Test]:
