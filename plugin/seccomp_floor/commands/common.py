@@ -18,7 +18,16 @@ from seccomp_floor.errors import InputError
 from seccomp_floor.floor import Policy
 from seccomp_floor.policy_file import load_policy
 
-__all__ = ["LARGEST_INPUT", "answer_no", "arch_option", "config_option", "json_option", "print_json", "read_input"]
+__all__ = [
+    "LARGEST_INPUT",
+    "answer_no",
+    "arch_option",
+    "config_option",
+    "json_option",
+    "parse_json",
+    "print_json",
+    "read_input",
+]
 
 LARGEST_INPUT = 64 << 20
 """Bytes that a command reads of one file or of stdin at the most."""
@@ -75,6 +84,32 @@ def read_input(source: str) -> bytes:
     if len(data) > LARGEST_INPUT:
         raise InputError("input", source, f"at most {LARGEST_INPUT} bytes")
     return data
+
+
+def parse_json(data: bytes, name: str) -> object:
+    """The value that a JSON document holds.
+
+    :param name: how errors name the document
+    :raises InputError: no JSON, too deeply nested, or a key given twice, of which runtimes take the first or the last
+    """
+
+    def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            keys = [key for key, _ in pairs]
+            raise InputError(name, next(key for key in keys if keys.count(key) > 1), "each key once")
+        return found
+
+    try:
+        value: object = json.loads(data, object_pairs_hook=once)
+    except RecursionError:
+        raise InputError(name, "deeply nested values", "JSON of a sane depth") from None
+    except json.JSONDecodeError as error:
+        where = f"{name}: line {error.lineno}, column {error.colno}"
+        raise InputError(where, error.doc[error.pos : error.pos + 20] or "the end", "JSON") from None
+    except ValueError:  # not UTF-8, or a number of thousands of digits
+        raise InputError(name, data[:40], "JSON in UTF-8") from None
+    return value
 
 
 def print_json(value: object) -> None:
