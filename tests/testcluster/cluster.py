@@ -153,7 +153,7 @@ class Cluster:
     def _program(self, name: str, arguments: Sequence[str | Path], **options: Any) -> Program:
         log = self.scratch.path / f"{name}.log"
         command = [self.directory / name, *arguments]
-        return Program(command=command, environment=self.scratch.environment, log=log, **options)
+        return Program(scratch=self.scratch, command=command, log=log, **options)
 
     def _etcd(self) -> Program:
         client, peer = (f"http://{LOOPBACK}:{self._ports[name]}" for name in ("etcd", "etcd-peer"))

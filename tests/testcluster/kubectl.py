@@ -43,6 +43,15 @@ class Kubectl:
         """Make objects what they are given as."""
         self("apply", "--filename=-", given=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)}))
 
+    def create(self, manifest: Mapping[str, Any], *, dry_run: bool = False) -> None:
+        """Create an object, or have the API server say whether it would be."""
+        server = ["--dry-run=server"] if dry_run else []
+        self("create", "--filename=-", *server, given=json.dumps(manifest))
+
+    def post(self, path: str, body: Mapping[str, Any]) -> None:
+        """A request of the API that kubectl has no word for."""
+        self("create", f"--raw={path}", "--filename=-", given=json.dumps(body))
+
     def wait_for(self, what: str, condition: str, *arguments: str, seconds: float = WAIT_SECONDS) -> None:
         """Return when the condition of an object is true."""
         self("wait", what, f"--for=condition={condition}", f"--timeout={seconds}s", *arguments)

@@ -81,7 +81,7 @@ def write_overlay(
     patch = {
         "apiVersion": "apps/v1",
         "kind": "DaemonSet",
-        "metadata": {"name": NAMESPACE},
+        "metadata": {"name": NAMESPACE, "namespace": NAMESPACE},
         "spec": {"template": {"spec": {"volumes": volumes}}},
     }
     overlay: Manifest = {

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from testnode import Scratch
 
 READY_SECONDS = 120
 STOP_SECONDS = 30
@@ -21,8 +23,8 @@ class ClusterError(Exception):
 class Program:
     """One process; what it says is kept over all its starts."""
 
+    scratch: Scratch
     command: Sequence[str | Path]
-    environment: Mapping[str, str]
     log: Path
     ready: Callable[[], bool]
     """Whether it answers; asked until it does."""
@@ -35,15 +37,7 @@ class Program:
 
     def start(self) -> None:
         """Start it; `wait` then tells when it answers."""
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self.command,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C is for the tests, which then clean up
-            )
+        self._process = self.scratch.spawn(self.command, self.log)
 
     def wait(self) -> None:
         """Return when it answers; `ClusterError` if it ends before, or does not."""
