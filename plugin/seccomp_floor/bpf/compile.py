@@ -14,8 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from seccomp_floor.abi import ABIS, Abi
+from seccomp_floor.bpf import opcodes as op
 from seccomp_floor.bpf.libseccomp import SONAME, CompileError, library
 from seccomp_floor.bpf.program import (
+    HOST_LITTLE_ENDIAN,
     RET_ALLOW,
     RET_ERRNO,
     RET_KILL_PROCESS,
@@ -137,6 +139,10 @@ def compile_profile(profile: Profile, native: Abi, *, runtime: RuntimeModel = RU
                         filter_.add(action, number, args, name)
         exported = filter_.export()
     program = decode(exported, little_endian=native.little_endian)
+    if native.little_endian != HOST_LITTLE_ENDIAN:
+        program = _turned_back(
+            program, {default, *(value_of(rule.action, rule.errno_ret) for rule in profile.syscalls)}
+        )
     if runtime.stub and wants_stub(profile):
         listed = tuple(dict.fromkeys(ABIS[name] for name in profile.architectures))
         stubbed = tuple(dict.fromkeys((*listed, native))) if runtime.stub_native else listed
@@ -144,6 +150,21 @@ def compile_profile(profile: Profile, native: Abi, *, runtime: RuntimeModel = RU
         highest = highest_numbers(names, stubbed, scmp.resolve_on)
         program = stub(highest, s390_setup=runtime.stub_s390_setup) + program
     return program
+
+
+def _turned_back(program: Program, values: set[int]) -> Program:
+    """What a machine of the other byte order would have made.
+
+    Where libseccomp repeats a return closer to a jump, it swaps the bytes of a value that has been swapped already
+    (``_gen_bpf_build_jmp_ret`` in ``src/gen_bpf.c``), which shows only when it compiles for the other byte order.
+
+    :param values: those that the filter can return, but for 0 on an unknown architecture
+    """
+    twice = {int.from_bytes(value.to_bytes(4, "big"), "little"): value for value in values}
+    return tuple(
+        line._replace(k=twice[line.k]) if line.code == op.RET_K and line.k in twice and line.k not in values else line
+        for line in program
+    )
 
 
 def _refuse(profile: Profile, runtime: RuntimeModel) -> None:
