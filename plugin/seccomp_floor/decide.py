@@ -23,6 +23,7 @@ class Reason(StrEnum):
     OPT_OUT_NOT_HONOURED = "opt-out-not-honoured"
     OPTED_OUT = "opted-out"
     HANDLER_NOT_SELECTED = "handler-not-selected"
+    OWN_POD = "own-pod"
 
 
 @dataclass(frozen=True, slots=True)

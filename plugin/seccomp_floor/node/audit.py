@@ -1,0 +1,145 @@
+"""What the kernel enforces on a container, read and proven: the filters themselves, not what anybody has said of them.
+
+A task's filters can only be added to, and a child starts with its parent's (seccomp(2)). So a process that the floor holds has no
+descendant that it does not hold; what can differ is a process that the runtime has put beside it (``exec``). Hence every process
+of a container is read, by its first thread, and of its other threads those that have fewer filters than the first.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import struct
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from seccomp_floor.abi import Abi
+from seccomp_floor.bpf.program import Program, decode
+from seccomp_floor.bpf.prove import Proof, Status, prove
+from seccomp_floor.doors import Resolve
+from seccomp_floor.floor import Floor
+from seccomp_floor.node.processes import threads
+from seccomp_floor.node.ptrace import GoneError, PtraceError, read_filters, thread_seccomp
+
+__all__ = ["Finding", "Reading", "judge_filters", "read_process", "read_processes", "summary", "why_not_readable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The filters of a thread, oldest first, as bytes; ``pause``: how many seconds it stood still."""
+
+    pid: int
+    tid: int
+    filters: tuple[bytes, ...]
+    pause: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a reading means for the floor. ``text`` says in one line what is wrong, or that nothing is.
+
+    ``holds``: the filters do all that the floor asks. ``closed``: and that is to deny, so no door is open. ``open_doors``: the
+    doors that the policy leaves open, or that can still load a module, by name.
+    """
+
+    holds: bool
+    closed: bool
+    text: str
+    open_doors: tuple[str, ...] = ()
+
+
+def read_process(pid: int) -> tuple[Reading, ...]:
+    """Read a process: its first thread, and every thread that has fewer filters than that one.
+
+    :raises PtraceError: as :func:`~seccomp_floor.node.ptrace.read_filters`
+    """
+    expected = thread_seccomp(pid).filters
+    readings = []
+    for tid in threads(pid):
+        if tid != pid:
+            try:
+                if thread_seccomp(tid, pid).filters >= expected:
+                    continue
+            except GoneError:
+                continue
+        filters = read_filters(tid)
+        readings.append(Reading(pid, tid, filters.programs[::-1], filters.pause))
+    return tuple(readings)
+
+
+def read_processes(pids: Iterable[int]) -> tuple[Reading, ...]:
+    """Read several; those that end meanwhile are left out. :raises PtraceError: one of them cannot be read."""
+    readings: list[Reading] = []
+    for pid in pids:
+        try:
+            readings += read_process(pid)
+        except GoneError:
+            continue
+    return tuple(readings)
+
+
+def judge_filters(filters: Sequence[bytes], floor: Floor, resolve: Resolve, native: Abi) -> Finding:
+    """Prove what a task's filters, oldest first, do to the floor's doors.
+
+    :raises SeccompFloorError: they cannot be judged
+    """
+    programs: list[Program] = [decode(data) for data in filters]
+    return summary(prove(programs, floor, resolve, native=native))
+
+
+def summary(proof: Proof) -> Finding:
+    """A proof in words."""
+    found = proof.counterexamples
+    opened = (Status.OPEN_BY_POLICY, Status.MODULE_LOAD)
+    doors = dict.fromkeys(
+        f"{verdict.door.abi.short} {verdict.door.name}" for verdict in proof.verdicts if verdict.status in opened
+    )
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    text = f"open: {found[0]}{more}" if found else "closed" if proof.closed else "watched"
+    return Finding(proof.holds, proof.closed, text, tuple(doors))
+
+
+def why_not_readable() -> str:
+    """Try to read a filter, of a child that exists for that only; "" if it works, else why not.
+
+    To be called while there is one thread: it forks.
+    """
+    own = thread_seccomp(os.getpid())
+    if own.mode != 0:
+        return "this process runs under a seccomp filter itself, and the kernel shows filters only to who has none"
+    ready, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with suppress(BaseException):
+            _filter_self()
+            os.write(tell, b"+")
+            signal.pause()
+        os._exit(1)
+    os.close(tell)
+    try:
+        if os.read(ready, 1) != b"+":
+            return "the kernel does not take a seccomp filter (CONFIG_SECCOMP_FILTER)"
+        return (
+            "" if read_filters(child).programs == (_ALLOW_ALL,) else "the kernel shows another filter than was loaded"
+        )
+    except PtraceError as error:
+        return str(error)
+    finally:
+        os.close(ready)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+_ALLOW_ALL = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)  # BPF_RET | BPF_K, SECCOMP_RET_ALLOW
+
+
+def _filter_self() -> None:
+    """Load a filter that allows everything (prctl(2), seccomp(2))."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    code = ctypes.create_string_buffer(_ALLOW_ALL, len(_ALLOW_ALL))
+    program = struct.pack("@HP", 1, ctypes.addressof(code))  # struct sock_fprog
+    libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
+    if libc.prctl(22, 2, program, 0, 0) != 0:  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+        raise OSError(ctypes.get_errno(), "prctl")

@@ -1,0 +1,203 @@
+"""The daemon: everything put together, started in the right order, and ended in order.
+
+The order matters. The process that judges profiles is forked first, while there is one thread and little memory to copy; then
+comes the session with the runtime, since a node is unprotected until there is one; and only then what is slow to load and needed
+by people: control, metrics, containerd's API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from seccomp_floor.abi import Abi
+from seccomp_floor.errors import SeccompFloorError
+from seccomp_floor.floor import Policy
+from seccomp_floor.node.audit import why_not_readable
+from seccomp_floor.node.auditor import Auditor
+from seccomp_floor.node.forkserver import ForkServer
+from seccomp_floor.node.judging import Judging
+from seccomp_floor.node.logs import event
+from seccomp_floor.node.notify import notify
+from seccomp_floor.node.plugin import NodePlugin
+from seccomp_floor.node.policy_store import PolicyStore
+from seccomp_floor.node.state import State
+from seccomp_floor.node.succession import sweep, take_over
+from seccomp_floor.nri.connection import inherit, inherited, serve
+from seccomp_floor.nri.plugin import Identity, Session
+
+if TYPE_CHECKING:
+    import grpc
+
+__all__ = ["IDENTITY", "Options", "run"]
+
+IDENTITY = Identity("seccomp-floor", "90")
+"""Late among the plugins, to see what the others have made of a section."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What ``seccomp-floor run`` was told. ``metrics``: host and port, None for no metrics."""
+
+    nri_socket: Path
+    containerd_socket: Path
+    control_socket: Path
+    metrics: tuple[str, int] | None
+    config: Path | None
+
+
+def run(options: Options, native: Abi) -> None:
+    """Be the daemon until SIGTERM or SIGINT.
+
+    :raises SeccompFloorError: it cannot begin: the policy is none, the control socket cannot be made
+    """
+    os.umask(0o077)
+    policies = PolicyStore(options.config)
+    unreadable = why_not_readable()
+    server = ForkServer()
+    server.start()
+
+    async def serve_until_stopped() -> None:
+        try:
+            await Daemon(options, policies, server, native, unreadable).run()
+        finally:
+            server.stop()
+
+    asyncio.run(serve_until_stopped())
+
+
+class Daemon:
+    """The running daemon."""
+
+    def __init__(
+        self, options: Options, policies: PolicyStore, server: ForkServer, native: Abi, unreadable: str
+    ) -> None:
+        self._options = options
+        self._policies = policies
+        self._state = State()
+        self._state.auditing = unreadable
+        self._judging = Judging(server, native, self._state)
+        self._auditor = Auditor(policies, self._judging, self._state)
+        self._control: grpc.aio.Server | None = None
+        self._stop = asyncio.Event()
+        self._first = asyncio.Event()
+        self._plugin = NodePlugin(policies, self._judging, self._auditor, self._state, self._first.set)
+
+    async def run(self) -> None:
+        """Until a signal says that it is enough."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(self._policies.reload(self._accept)))
+        session = asyncio.create_task(self._session())
+        helpers = [asyncio.create_task(work) for work in (self._prepare(), self._policies.watch(self._accept))]
+        for helper in helpers:
+            helper.add_done_callback(self._helper_ended)
+        try:
+            await session
+        finally:
+            self._stop.set()
+            notify("STOPPING=1")
+            for helper in helpers:
+                helper.cancel()
+            await asyncio.gather(*helpers, return_exceptions=True)
+            if self._control is not None:
+                await self._control.stop(None)
+        event(log, logging.INFO, "stopped")
+
+    async def _session(self) -> None:
+        """Be the runtime's plugin: on the connection that it left us if it launched us, else on one of our own."""
+        if not inherited():
+            await serve(self._options.nri_socket, self._plugin, IDENTITY, self._stop)
+            return
+        identity, reader, writer = await inherit()
+        session = Session(self._plugin, identity, reader, writer)
+        stopping = asyncio.create_task(self._stop.wait())
+        stopping.add_done_callback(lambda _: session.stop())
+        try:
+            await session.run()
+        finally:
+            stopping.cancel()
+
+    async def _prepare(self) -> None:
+        """What can wait until the runtime has us: tests of ourselves, and faces for people."""
+        await self._self_test()
+        await self._face_people()
+        await self._first.wait()
+        await self._look_at_runtimes()
+        notify("READY=1")
+        await take_over(self._options.nri_socket.parent, lambda: sweep(self._options.nri_socket))
+
+    async def _self_test(self) -> None:
+        """Prove a section under the policy: what we say that we do, done once."""
+        if self._state.auditing:
+            event(
+                log,
+                logging.ERROR,
+                f"filters cannot be read from the kernel, so no container is audited: {self._state.auditing}",
+            )
+        try:
+            await self._accept(self._policies.policy)
+            self._state.self_test = ""
+        except SeccompFloorError as error:
+            self._state.self_test = str(error)
+            event(log, logging.ERROR, f"the self-test failed, containers will be refused: {error}")
+
+    async def _accept(self, policy: Policy) -> None:
+        """Try a policy on what every node has, containers without a profile.
+
+        :raises SeccompFloorError: no section can be proven under it
+        """
+        await self._judging.section(None, policy)
+
+    async def _face_people(self) -> None:
+        """Status, health and metrics. A node is protected without them, so that what goes wrong here is said and no more."""
+        from seccomp_floor.bpf.libseccomp import library
+        from seccomp_floor.node.view import picture
+
+        versions = version("seccomp-floor"), ".".join(map(str, library().version))
+        try:
+            from seccomp_floor.node.control import serve_control
+
+            self._control = await serve_control(
+                self._options.control_socket,
+                lambda: picture(self._state, self._policies, versions),
+                lambda: not self._state.ready,
+            )
+            if self._options.metrics is not None:
+                from seccomp_floor.node.metrics import StateCollector, serve_metrics
+
+                serve_metrics(self._options.metrics, StateCollector(self._state, self._policies, versions))
+        except SeccompFloorError as error:
+            event(log, logging.ERROR, str(error))
+
+    async def _look_at_runtimes(self) -> None:
+        """Which handlers' runtimes load seccomp sections: only containerd itself knows."""
+        from seccomp_floor.node.containerd import Containerd, ContainerdError
+
+        def look() -> frozenset[str]:
+            with Containerd(self._options.containerd_socket) as containerd:
+                handlers, default = containerd.handlers()
+            unsupporting = {name for name, handler in handlers.items() if not handler.honours_sections}
+            return frozenset(unsupporting | ({""} if default in unsupporting else set()))
+
+        try:
+            self._state.unsupporting = await asyncio.to_thread(look)
+        except ContainerdError as error:
+            event(log, logging.WARNING, f"cannot ask containerd which runtimes it has: {error}")
+            return
+        if self._state.unsupporting:
+            names = ", ".join(sorted(self._state.unsupporting))
+            event(log, logging.WARNING, "the floor cannot hold containers of some runtime handlers", handlers=names)
+
+    def _helper_ended(self, helper: asyncio.Task[None]) -> None:
+        if not helper.cancelled() and (error := helper.exception()) is not None:
+            log.error("a part of the daemon has failed, the session goes on", exc_info=error)

@@ -1,0 +1,168 @@
+"""Judgements for the daemon: off the event loop, within the runtime's deadline, and only once for the same question.
+
+Nearly all containers of a node come with one of a handful of profiles, and so with one of a handful of filters. What was judged is
+kept; a container whose profile was seen before costs a look into a table.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from seccomp_floor.abi import Abi
+from seccomp_floor.bpf.compile import compile_profile
+from seccomp_floor.bpf.libseccomp import resolve
+from seccomp_floor.bpf.prove import prove
+from seccomp_floor.confine import ConfinedError, TooSlow
+from seccomp_floor.errors import SeccompFloorError
+from seccomp_floor.floor import Floor, Policy
+from seccomp_floor.judge import judge
+from seccomp_floor.node.audit import Finding, judge_filters, summary
+from seccomp_floor.node.forkserver import ForkServer
+from seccomp_floor.node.state import State
+from seccomp_floor.nri.translate import as_runtime_will_see
+from seccomp_floor.profile import Profile
+
+__all__ = ["Judged", "Judging"]
+
+MOST_KEPT = 512
+"""Answers that are kept, the least recently used given up first. A section of containerd's default size takes some 100 KB."""
+
+DEFAULT_TIMEOUT = 2.0
+"""containerd's request timeout where it has not named one."""
+SHARE = 0.5
+"""The part of that timeout that a judgement may take. The session answers for us at three quarters; before that the refusal must
+be on its way."""
+TOO_SLOW_SECONDS = 60.0
+"""How long a profile that took too long is refused without another try: each try holds up every creation on the node."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A section that was proven, and in how many places it differs from the profile."""
+
+    section: Profile
+    changes: int
+
+
+class _Table(Generic[T]):
+    """Answers by question, errors included; bounded."""
+
+    def __init__(self) -> None:
+        self._answers: OrderedDict[Hashable, tuple[T | SeccompFloorError, float]] = OrderedDict()
+
+    def get(self, question: Hashable) -> T | None:
+        """:raises SeccompFloorError: that was the answer"""
+        found = self._answers.get(question)
+        if found is None or found[1] < time.monotonic():
+            return None
+        self._answers.move_to_end(question)
+        if isinstance(found[0], SeccompFloorError):
+            raise found[0].with_traceback(None)
+        return found[0]
+
+    def put(self, question: Hashable, answer: T | SeccompFloorError, seconds: float = float("inf")) -> None:
+        self._answers[question] = answer, time.monotonic() + seconds
+        self._answers.move_to_end(question)
+        if len(self._answers) > MOST_KEPT:
+            self._answers.popitem(last=False)
+
+
+class Judging:
+    """Asks a confined process, and remembers."""
+
+    def __init__(self, server: ForkServer, native: Abi, state: State) -> None:
+        self._server = server
+        self._native = native
+        self._state = state
+        self._timeout = DEFAULT_TIMEOUT
+        self._sections: _Table[Judged] = _Table()
+        self._closed: _Table[bool] = _Table()
+        self._findings: _Table[Finding] = _Table()
+
+    def set_request_timeout(self, seconds: float) -> None:
+        """The runtime has named its deadline."""
+        self._timeout = seconds if seconds > 0 else DEFAULT_TIMEOUT
+
+    async def section(self, profile: Profile | None, policy: Policy) -> Judged:
+        """The proven section for a container with this profile.
+
+        :raises SeccompFloorError: there is none; the text names the door, or what is wrong with the profile
+        """
+        question = profile, _relevant(policy)
+        found = self._sections.get(question)
+        if found is None:
+            found = await self._ask(self._sections, question, judge_profile, profile, policy, self._native)
+            # What was proven is a section as the runtime will see it. Handed out, it comes back for validation.
+            self._closed.put((as_runtime_will_see(found.section), policy.floor), True)
+        return found
+
+    async def require_closed(self, section: Profile, policy: Policy) -> None:
+        """Judge a section as it stands, whoever made it.
+
+        :raises SeccompFloorError: it leaves a door open, and which
+        """
+        question = section, policy.floor
+        if self._closed.get(question) is None:
+            await self._ask(self._closed, question, judge_section, section, policy.floor, self._native)
+
+    async def filters(self, stack: tuple[bytes, ...], policy: Policy) -> Finding:
+        """Judge filters that were read from the kernel, oldest first.
+
+        :raises SeccompFloorError: they cannot be judged
+        """
+        question = stack, policy.floor
+        found = self._findings.get(question)
+        if found is None:
+            found = await self._ask(self._findings, question, judge_stack, stack, policy.floor, self._native)
+        return found
+
+    async def _ask(self, table: _Table[T], question: Hashable, function: Callable[..., T], *arguments: object) -> T:
+        try:
+            answer = await self._server.confined(function, *arguments, seconds=self._timeout * SHARE)
+        except TooSlow as error:
+            self._state.proofs["too-slow"] += 1
+            table.put(question, error, TOO_SLOW_SECONDS)
+            raise
+        except ConfinedError:
+            self._state.proofs["failed"] += 1
+            raise
+        except SeccompFloorError as error:
+            self._state.proofs["refuted"] += 1
+            table.put(question, error)
+            raise
+        self._state.proofs["proven"] += 1
+        table.put(question, answer)
+        return answer
+
+
+# What the children of the server do.
+
+
+def judge_profile(profile: Profile | None, policy: Policy, native: Abi) -> Judged:
+    """:raises SeccompFloorError: no section can be proven for this profile."""
+    judgement = judge(profile, policy, native)
+    return Judged(judgement.section, len(judgement.changes))
+
+
+def judge_section(section: Profile, floor: Floor, native: Abi) -> bool:
+    """:raises SeccompFloorError: the section does not do what the floor asks, and which door it leaves open."""
+    found = summary(prove([compile_profile(section, native)], floor, resolve, native=native))
+    if not found.holds:
+        raise SeccompFloorError(f"its seccomp section leaves a door {found.text}")
+    return found.holds
+
+
+def judge_stack(stack: tuple[bytes, ...], floor: Floor, native: Abi) -> Finding:
+    """:raises SeccompFloorError: the filters cannot be judged."""
+    return judge_filters(stack, floor, resolve, native)
+
+
+def _relevant(policy: Policy) -> Hashable:
+    """What of a policy a section depends on."""
+    return policy.floor, policy.apply.no_profile

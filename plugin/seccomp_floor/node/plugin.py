@@ -1,0 +1,283 @@
+"""The node's answers to the runtime: what becomes of each container that is created, judged and started.
+
+A container passes four times. At its *creation* it is decided about, and gets its section. At the *validation*, when every plugin
+has had its say, the sum is judged: not by who set what, but by whether it is closed. *Made*, it is on the record. At its *start*
+the OCI runtime holds the process with its filters loaded and none of the user's code run: the filters are read from the kernel,
+and what is open is not started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, NoReturn
+
+from seccomp_floor.decide import Decision, Reason, Subject, decide
+from seccomp_floor.errors import InputError, SeccompFloorError
+from seccomp_floor.floor import Mode, OnUnprovable, Policy
+from seccomp_floor.node.logs import event, printable
+from seccomp_floor.node.records import Protection, Record, Records
+from seccomp_floor.nri.errors import NriError, Refused
+from seccomp_floor.nri.handlers import Handlers, Runtime
+from seccomp_floor.nri.translate import adjustment, from_nri, section_after
+from seccomp_floor.nri.version import remedy
+from seccomp_floor.pb import nri_pb2 as nri
+from seccomp_floor.profile import Profile
+
+if TYPE_CHECKING:
+    from seccomp_floor.node.auditor import Auditor
+    from seccomp_floor.node.judging import Judging
+    from seccomp_floor.node.policy_store import PolicyStore
+    from seccomp_floor.node.state import State
+
+__all__ = ["REPLACES_SECTION", "NodePlugin"]
+
+REPLACES_SECTION = "run.oci.seccomp_bpf_data"
+"""An annotation with a compiled filter that crun loads in place of the section (crun.1): nothing that we answer would count."""
+
+_PROVEN_AS = {Mode.ENFORCE: Protection.PROVEN, Mode.LOG: Protection.WATCHED, Mode.REPORT: Protection.REPORTED}
+
+_SAID = {
+    Protection.PROVEN: "container under the floor",
+    Protection.WATCHED: "container watched: the floor's doors are open and logged",
+    Protection.REPORTED: "container left as it is: mode report",
+    Protection.EXEMPT: "container not under the floor",
+    Protection.ADMITTED: "container let through with its doors open: onUnprovable is admit",
+}
+
+log = logging.getLogger(__name__)
+
+
+class NodePlugin(Handlers):
+    """The handlers of the daemon. All state is in what it is given."""
+
+    def __init__(
+        self,
+        policies: PolicyStore,
+        judging: Judging,
+        auditor: Auditor,
+        state: State,
+        on_registered: Callable[[], None],
+    ) -> None:
+        self._policies = policies
+        self._judging = judging
+        self._auditor = auditor
+        self._state = state
+        self._records: Records = state.records
+        self._on_registered = on_registered
+        self._background: set[asyncio.Task[None]] = set()
+
+    # The session
+
+    async def configure(self, runtime: Runtime) -> None:
+        refusal = remedy(runtime.name, runtime.version)
+        if refusal is not None:
+            raise Refused(refusal)
+        self._judging.set_request_timeout(runtime.request_timeout)
+
+    async def synchronize(
+        self, pods: Sequence[nri.PodSandbox], containers: Sequence[nri.Container]
+    ) -> Sequence[nri.ContainerUpdate]:
+        sandboxes = {pod.id: pod for pod in pods}
+        self._auditor.find_own_pod(sandboxes, containers)
+        self._records.keep_only(container.id for container in containers)
+        unseen = []
+        for container in containers:
+            pod = sandboxes.get(container.pod_sandbox_id, nri.PodSandbox(id=container.pod_sandbox_id))
+            known = self._records.get(container.id)
+            if known is None:
+                self._records.put(self._found(pod, container))
+            if container.state in (nri.CONTAINER_RUNNING, nri.CONTAINER_PAUSED) and (
+                known is None or not known.audited_at
+            ):
+                unseen.append(container.id)
+        self._spawn(self._auditor.audit_found(unseen))
+        return ()
+
+    def registered(self, runtime: Runtime) -> None:
+        self._state.registered(runtime)
+        event(
+            log,
+            logging.INFO,
+            f"registered with {printable(runtime.name)} {runtime.version}",
+            containers=len(self._records),
+            policy=self._policies.source,
+            mode=str(self._policies.policy.mode),
+        )
+        self._on_registered()
+
+    def disconnected(self, reason: NriError | None) -> None:
+        self._state.disconnected(reason)
+
+    # A container's way
+
+    async def create_container(self, pod: nri.PodSandbox, container: nri.Container) -> nri.ContainerAdjustment | None:
+        with self._state.request("CreateContainer"):
+            policy = self._policies.policy
+            decision = self._decide(pod, container, policy)
+            if not decision.floored:
+                self._expect(Record.of(pod, container, decision, Protection.EXEMPT))
+                return None
+            try:
+                self._refuse_replaced(container.annotations)
+                profile = _profile(container)
+                judged = await self._judging.section(profile, policy)
+            except SeccompFloorError as error:
+                self._unprovable(pod, container, decision, policy, error)
+                return None
+            protection = _PROVEN_AS[policy.mode]
+            record = Record.of(pod, container, decision, protection)
+            record = replace(record, proven_at=time.time(), changes=judged.changes, limits=_limits(container))
+            if policy.mode is Mode.REPORT:
+                would = (
+                    f"the section would change in {judged.changes} places" if judged.changes else "nothing would change"
+                )
+                self._expect(replace(record, detail=would))
+                return None
+            self._expect(record)
+            # A section that is right already is left alone: two plugins that set it fail the creation.
+            return None if judged.section == profile else adjustment(judged.section)
+
+    async def validate_container_adjustment(self, request: nri.ValidateContainerAdjustmentRequest) -> None:
+        with self._state.request("ValidateContainerAdjustment"):
+            policy = self._policies.policy
+            pod, container = request.pod, request.container
+            if policy.mode is Mode.REPORT or not self._decide(pod, container, policy).floored:
+                return
+            try:
+                self._refuse_replaced(request.adjust.annotations)
+                self._refuse_replaced(container.annotations)
+                section = section_after(request)
+                if section is None:
+                    raise Refused("it has no seccomp section, and should be under the floor")
+                await self._judging.require_closed(section, policy)
+            except SeccompFloorError as error:
+                record = self._records.get(container.id)
+                if record is not None and record.protection is Protection.ADMITTED:
+                    return
+                self._refuse(pod, container, error)
+
+    async def post_create_container(self, pod: nri.PodSandbox, container: nri.Container) -> None:  # noqa: ARG002
+        self._records.made(container.id)
+
+    async def start_container(self, pod: nri.PodSandbox, container: nri.Container) -> None:
+        with self._state.request("StartContainer"):
+            record = self._records.get(container.id)
+            if record is None:  # created while we were away
+                record = self._found(pod, container)
+                self._records.put(record)
+            if record.protection not in (Protection.PROVEN, Protection.UNVERIFIED, Protection.WATCHED):
+                return
+            try:
+                await self._auditor.audit_held(record, container.pid)
+            except SeccompFloorError as error:
+                self._auditor.breached(record.id, str(error))
+                if self._policies.policy.on_unprovable is not OnUnprovable.ADMIT:
+                    self._refuse(pod, container, error)
+
+    async def post_start_container(self, pod: nri.PodSandbox, container: nri.Container) -> None:  # noqa: ARG002
+        record = self._records.get(container.id)
+        if record is not None and record.audited_at is None:
+            self._spawn(self._auditor.audit_started(container.id, container.pid))
+
+    async def remove_container(self, pod: nri.PodSandbox, container: nri.Container) -> None:  # noqa: ARG002
+        self._records.remove(container.id)
+        self._auditor.forget(container.id)
+
+    # What they share
+
+    def _decide(self, pod: nri.PodSandbox, container: nri.Container, policy: Policy) -> Decision:
+        """:raises Refused: the container's annotation makes no sense"""
+        if self._auditor.is_own(pod, container):
+            return Decision(False, Reason.OWN_POD, "the daemon's own pod: who reads filters must have none")
+        try:
+            return decide(policy, Subject(container.name, pod.runtime_handler, pod.namespace, pod.annotations))
+        except InputError as error:
+            self._refuse(pod, container, error)
+
+    def _found(self, pod: nri.PodSandbox, container: nri.Container) -> Record:
+        """The record of a container that was there before us."""
+        policy = self._policies.policy
+        try:
+            decision = self._decide(pod, container, policy)
+        except Refused as error:
+            decision = Decision(True, Reason.SELECTED, str(error))
+        if not decision.floored:
+            return Record.of(pod, container, decision, Protection.EXEMPT)
+        if policy.mode is Mode.REPORT:
+            return Record.of(pod, container, decision, Protection.REPORTED)
+        record = Record.of(pod, container, decision, Protection.UNVERIFIED)
+        return replace(record, detail="it was there before the daemon", limits=_limits(container))
+
+    def _unprovable(
+        self,
+        pod: nri.PodSandbox,
+        container: nri.Container,
+        decision: Decision,
+        policy: Policy,
+        error: SeccompFloorError,
+    ) -> None:
+        if policy.mode is Mode.REPORT:
+            record = Record.of(pod, container, decision, Protection.REPORTED)
+            self._expect(replace(record, detail=printable(f"it would be refused: {error}")))
+        elif policy.on_unprovable is OnUnprovable.ADMIT:
+            record = Record.of(pod, container, decision, Protection.ADMITTED)
+            self._expect(replace(record, detail=printable(str(error))), logging.ERROR)
+        else:
+            self._refuse(pod, container, error)
+
+    def _refuse(self, pod: nri.PodSandbox, container: nri.Container, error: SeccompFloorError) -> NoReturn:
+        """Say no, in words that the pod's owner finds in its events."""
+        record = Record.of(pod, container, Decision(True, Reason.SELECTED, ""), Protection.EXEMPT)
+        text = printable(str(error), 800)
+        self._state.count_refusal()
+        event(log, logging.WARNING, "container refused", **record.label, reason=text)
+        raise Refused(f"seccomp-floor refuses container {record.name}: {text}") from error
+
+    def _refuse_replaced(self, annotations: Mapping[str, str]) -> None:
+        if REPLACES_SECTION in annotations:
+            raise Refused(
+                f"annotation {REPLACES_SECTION} would replace the seccomp section that holds the floor: remove it"
+            )
+
+    def _expect(self, record: Record, level: int = logging.INFO) -> None:
+        self._records.expect(record)
+        self._state.count_decision(record)
+        event(
+            log,
+            level,
+            _SAID[record.protection],
+            **record.label,
+            handler=record.handler,
+            reason=record.reason,
+            detail=record.detail or None,
+            changes=record.changes,
+        )
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+
+def _profile(container: nri.Container) -> Profile | None:
+    """The container's profile as it stands, other plugins' changes included; None: it has none.
+
+    :raises InputError: it is not what runtime-spec says
+    """
+    if not container.linux.HasField("seccomp_policy"):
+        return None
+    return from_nri(container.linux.seccomp_policy, "its seccomp profile")
+
+
+def _limits(container: nri.Container) -> tuple[str, ...]:
+    """What the floor cannot keep from it, as far as its specification tells."""
+    pid = next((namespace for namespace in container.linux.namespaces if namespace.type == "pid"), None)
+    if pid is None:
+        return ("host PID namespace: shared with processes that are not under the floor",)
+    if pid.path:
+        return ("shared PID namespace: the pause container in it is not under the floor",)
+    return ()

@@ -1,0 +1,85 @@
+"""Which processes make up a container, and what /proc says of them: read-only, and nothing that a process can notice.
+
+A process belongs to the container whose id its cgroup's path names. That is the runtime's own mark: a process cannot leave the
+cgroup that it was put into without rights over cgroups of the host, and the ids of containers are long and random. Both cgroup
+versions, both of containerd's drivers (``/kubepods/.../<id>``, ``.../cri-containerd-<id>.scope``), and paths that a cgroup
+namespace shows from elsewhere (``/../..``) have it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+from seccomp_floor.node.ptrace import GoneError
+
+__all__ = ["belongs_to", "by_container", "container_of", "limits", "threads"]
+
+_CAP_SYS_ADMIN, _CAP_SYS_PTRACE = 21, 19  # include/uapi/linux/capability.h
+
+
+def belongs_to(pid: int, container: str) -> bool:
+    """Whether the process is one of that container's."""
+    return container in _cgroups(pid)
+
+
+def by_container(containers: Iterable[str]) -> dict[str, list[int]]:
+    """The processes (thread groups) of each of these containers, in one pass over /proc; the smallest pid first.
+
+    A container inside another counts as the outer one, whose id comes first in the path.
+    """
+    wanted = set(containers)
+    found: dict[str, list[int]] = defaultdict(list)
+    for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdecimal()):  # noqa: PTH208 (names only, of many)
+        if (container := _container_of(pid, wanted)) is not None:
+            found[container].append(pid)
+    return dict(found)
+
+
+def container_of(pid: int, containers: Iterable[str]) -> str | None:
+    """Which of these containers the process belongs to."""
+    return _container_of(pid, set(containers))
+
+
+def threads(pid: int) -> list[int]:
+    """The threads of a process, its first among them. :raises GoneError: it has ended."""
+    try:
+        return sorted(int(name) for name in os.listdir(f"/proc/{pid}/task"))  # noqa: PTH208
+    except OSError as error:
+        raise GoneError(f"process {pid} has ended") from error
+
+
+def limits(pid: int) -> tuple[str, ...]:
+    """What the process may do that no filter of its own can keep the floor from: the words are for people."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(errors="replace")
+    except OSError:
+        return ()
+    values = dict(line.partition(":")[::2] for line in status.splitlines())
+    bounding = int(values.get("CapBnd", "0"), 16)
+    found = []
+    if bounding >> _CAP_SYS_ADMIN & 1:
+        found.append("CAP_SYS_ADMIN: can act on the host")
+    if bounding >> _CAP_SYS_PTRACE & 1:
+        found.append("CAP_SYS_PTRACE: can take over what enters its PID namespace before that is filtered")
+    return tuple(found)
+
+
+def _cgroups(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cgroup").read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _container_of(pid: int, containers: set[str]) -> str | None:
+    for line in _cgroups(pid).splitlines():
+        for part in line.rpartition(":")[2].split("/"):
+            identity = part.removesuffix(".scope").rpartition("-")[2]
+            if identity in containers:
+                return identity
+            if part in containers:
+                return part
+    return None

@@ -1,0 +1,147 @@
+"""What the daemon knows of each container, and never more than it has verified."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from seccomp_floor.decide import Decision, Reason
+from seccomp_floor.node.logs import printable
+from seccomp_floor.pb.nri_pb2 import Container, PodSandbox
+
+__all__ = ["Protection", "Record", "Records"]
+
+MOST_NASCENT = 1024
+"""Containers between creation's start and its success that are remembered; the oldest is forgotten, should their ends be lost."""
+
+
+class Protection(StrEnum):
+    """How a container stands to the floor. Stable words, for JSON and metrics."""
+
+    PROTECTED = "protected"
+    """The filter that the kernel enforces on it was read and proven."""
+    PROVEN = "proven"
+    """Its section was proven and handed to the runtime; the kernel's filter has not been read yet."""
+    UNVERIFIED = "unverified"
+    """It should be under the floor, and nobody has looked: it ran before the daemon, or was restored from a checkpoint."""
+    BREACHED = "breached"
+    """Its filter was read, and a door is open."""
+    ADMITTED = "admitted"
+    """No section could be proven for it, and the policy lets such containers run (``onUnprovable: admit``)."""
+    WATCHED = "watched"
+    """``mode: log``: doors are open and their uses logged."""
+    REPORTED = "reported"
+    """``mode: report``: nothing was changed."""
+    EXEMPT = "exempt"
+    """The floor does not apply to it: not selected, opted out, or the daemon's own."""
+    UNSUPPORTED = "unsupported"
+    """Its runtime ignores seccomp sections."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One container. Times are seconds since the epoch, None where it has not happened; ``pause`` is the time in seconds that
+    reading its filters made it wait.
+
+    ``detail`` says in a sentence why it stands as it does; ``limits`` what the floor cannot keep from it; ``uses`` counts the
+    calls through doors that the kernel has logged of it.
+    """
+
+    id: str
+    name: str
+    pod: str
+    namespace: str
+    handler: str
+    pod_id: str
+    floored: bool
+    reason: str
+    detail: str
+    protection: Protection
+    changes: int = 0
+    proven_at: float | None = None
+    audited_at: float | None = None
+    pause: float | None = None
+    limits: tuple[str, ...] = ()
+    uses: int = 0
+
+    @classmethod
+    def of(cls, pod: PodSandbox, container: Container, decision: Decision, protection: Protection) -> Record:
+        """A record whose texts are bounded and printable, whatever the pod's author has written."""
+        return cls(
+            id=container.id,
+            name=printable(container.name, 64),
+            pod=printable(pod.name),
+            namespace=printable(pod.namespace, 64),
+            handler=printable(pod.runtime_handler, 64),
+            pod_id=printable(pod.id, 64),
+            floored=decision.floored,
+            reason=str(decision.reason),
+            detail=""
+            if decision.reason is Reason.SELECTED
+            else printable(decision.detail),  # which goes without saying
+            protection=protection,
+        )
+
+    @property
+    def label(self) -> dict[str, str]:
+        """The fields that say in a log which container is meant."""
+        return {"pod": f"{self.namespace}/{self.pod}", "container": self.name, "id": self.id[:12]}
+
+
+class Records:
+    """All containers of the node that the runtime has told us of.
+
+    A container is *nascent* from our answer to its creation until the runtime says that it was made; one whose creation failed
+    elsewhere never leaves that state, and is forgotten.
+    """
+
+    def __init__(self) -> None:
+        self._containers: dict[str, Record] = {}
+        self._nascent: OrderedDict[str, Record] = OrderedDict()
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(tuple(self._containers.values()))  # a copy: metrics are read from another thread
+
+    def __len__(self) -> int:
+        return len(self._containers)
+
+    def get(self, identity: str) -> Record | None:
+        """The record of a container, nascent or made."""
+        return self._containers.get(identity) or self._nascent.get(identity)
+
+    def expect(self, record: Record) -> None:
+        """A creation that we have answered."""
+        self._nascent[record.id] = record
+        self._nascent.move_to_end(record.id)
+        if len(self._nascent) > MOST_NASCENT:
+            self._nascent.popitem(last=False)
+
+    def made(self, identity: str) -> None:
+        """The runtime has made the container."""
+        if (record := self._nascent.pop(identity, None)) is not None:
+            self._containers[identity] = record
+
+    def put(self, record: Record) -> None:
+        """A container that exists, as it stands now."""
+        self._nascent.pop(record.id, None)
+        self._containers[record.id] = record
+
+    def update(self, identity: str, **changes: object) -> Record | None:
+        """Change the record of a container, if there is one."""
+        for table in (self._containers, self._nascent):
+            if (record := table.get(identity)) is not None:
+                table[identity] = record = replace(record, **changes)  # type: ignore[arg-type]
+                return record
+        return None
+
+    def remove(self, identity: str) -> None:
+        """The container has gone."""
+        self._containers.pop(identity, None)
+        self._nascent.pop(identity, None)
+
+    def keep_only(self, identities: Iterable[str]) -> None:
+        """The runtime has told all that exists: what is not among it has gone unheard."""
+        known = set(identities)
+        self._containers = {identity: record for identity, record in self._containers.items() if identity in known}
