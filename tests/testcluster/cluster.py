@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import secrets
+import shutil
+import signal
 import socket
 import ssl
 import subprocess
+import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +29,7 @@ from testcluster.kubectl import Kubectl
 from testcluster.process import Program
 from testnode import Containerd, Handler, Nri, Scratch, image, probe
 from testnode.node import BUSYBOX
+from testnode.scratch import members, mounts_under
 
 LOOPBACK = "127.0.0.1"
 NODE = "localhost"
@@ -86,11 +92,18 @@ class Cluster:
             self.kubectl("wait", "--for=create", created, "--timeout=60s")
         self.kubectl.wait_for(f"node/{NODE}", "Ready")
 
-    def stop(self) -> None:
-        """End every part as a shutdown of the machine would, the containers last."""
-        for program in (self.kubelet, *self.controllers, self.api_server, self.etcd):
-            program.stop()
-        self.containerd.stop()
+    def power_cycle(self) -> None:
+        """Pull the plug and start again: every process dies at once, and what a machine keeps in memory is gone."""
+        while processes := members(self.scratch.path):
+            for pid in processes:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.05)
+        for mount in reversed(mounts_under(self.scratch.path / "kubelet")):
+            subprocess.run(["umount", "--lazy", mount], check=True)
+        shutil.rmtree(self.scratch.path / "state")  # in /run, usually
+        self.containerd = replace(self.containerd)  # with a mount namespace that is to be made anew
+        self.start()
 
     def import_probe(self) -> None:
         """The door probe's image, which is the pause image as well."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from testcluster.cluster import Cluster
@@ -47,15 +48,16 @@ class Deployment:
     base: str = "overlays/enforce"
     _overlays: int = field(default=0, init=False)
 
-    def apply(self) -> None:
-        """As a user would: ``kubectl apply -k``."""
+    def apply(self, host_paths: Mapping[str, Path] | None = None) -> None:
+        """As a user would: ``kubectl apply -k``; `host_paths` of volumes that are to be elsewhere."""
         containerd = self.cluster.containerd
+        where = {"nri": containerd.nri_socket.parent, "containerd": containerd.socket.parent}
         self._overlays += 1
         overlay = write_overlay(
             self.cluster.scratch.path / f"overlay-{self._overlays}",
             self.base,
             image=self.image,
-            host_paths={"nri": containerd.nri_socket.parent, "containerd": containerd.socket.parent},
+            host_paths={**where, **(host_paths or {})},
             policy=self.policy,
         )
         self.cluster.kubectl("apply", "--kustomize", overlay)
