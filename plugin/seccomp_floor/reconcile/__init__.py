@@ -7,7 +7,7 @@ what is right.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from errno import EAFNOSUPPORT, ENOSYS, EPERM
 
@@ -247,41 +247,37 @@ class _Writer:
         if encoded.first or not _same(encoded.last, "socketcall", own):
             self._put("socketcall", encoded, _SOCKETCALL)
 
-    def _highest(self, abi: Abi) -> int:
-        """The highest number that the profile names on an ABI, as runc counts."""
-        numbers = (
-            self.resolve(name, abi)
-            for rule in self.profile.syscalls
-            for name in rule.names
-            if abi.socketcall is None or name not in SOCKETCALLS
-        )
+    def _highest(self, abi: Abi, names: Iterable[str]) -> int:
+        """The highest number that these names have on an ABI, as runc counts."""
+        numbers = (self.resolve(name, abi) for name in names if abi.socketcall is None or name not in SOCKETCALLS)
         return max((number for number in numbers if number is not None), default=0)
 
     # The lost load
 
     def _anchor(self) -> None:
-        """A rule that never holds, on a call that every ABI has and the profile names at least as high a number as: where the
-        call with the highest priority is one that an ABI lacks, libseccomp leaves out the load of the number with it, and this
-        one comes before it."""
-        named = {name for rule in self.profile.syscalls for name in rule.names}
-        usual = ("getpid", "read", "write", "close", "exit", "exit_group")
-        for name in (*usual, *sorted(named)):
-            if name in SOCKETCALLS or any(self.resolve(name, abi) is None for abi in self.abis):
-                continue
-            if name not in named and self.stub:
-                continue
-            answer = (
-                Answer.of(Action.KILL_PROCESS)
-                if self.default.action is not Action.KILL_PROCESS
-                else Answer.of(Action.ALLOW)
-            )
-            rule = written(name, (Arg(0, 0, Operator.LT),), answer)
-            self.first.insert(0, rule)
-            self.changes.append(
-                Change("a rule that never holds, so that libseccomp loads the call's number", (), (rule,))
-            )
-            return
+        """A rule that never holds, on a call that every ABI has.
 
+        Up to 32 names, libseccomp asks for calls in the order of how few conditions they have. Where the first one is a call that
+        an ABI lacks, it is left out there, and with it the instruction that loads the number: nothing after it works.
+        """
+        made = [*self.first, *self._kept(), *self.last]
+        named = dict.fromkeys(name for rule in made for name in rule.names)
+        for name in (*_EVERYWHERE, *named):
+            if name in SOCKETCALLS or rules_for(self.profile, name):
+                continue
+            numbers = {abi: self.resolve(name, abi) for abi in self.abis}
+            if all(
+                number is not None and (not self.stub or number <= self._highest(abi, named))
+                for abi, number in numbers.items()
+            ):
+                answer = Answer.of(Action.ERRNO, EPERM if self.default != Answer.of(Action.ERRNO, EPERM) else ENOSYS)
+                rule = written(name, (Arg(0, 0, Operator.LT),), answer)
+                self.first.append(rule)
+                self.changes.append(Change("a rule that never holds, so that libseccomp loads the number", (), (rule,)))
+                return
+
+
+_EVERYWHERE = ("read", "write", "close", "getpid", "exit")
 
 BITS64 = 0x8000_0000
 

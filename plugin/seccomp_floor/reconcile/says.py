@@ -40,6 +40,14 @@ SOCKETCALLS = {
 }  # fmt: skip
 """What goes through ``socketcall(2)``, by name (include/uapi/linux/net.h)."""
 
+IPC_CALLS = frozenset(
+    {
+        "semop", "semget", "semctl", "semtimedop", "msgsnd", "msgrcv", "msgget", "msgctl", "shmat", "shmdt", "shmget",
+        "shmctl",
+    }
+)  # fmt: skip
+"""What goes through ``ipc(2)``."""
+
 # From the strictest to the most permissive (seccomp(2)).
 _RANKS = {
     action: rank

@@ -1,0 +1,179 @@
+"""From a container's profile to a section that is proven: the one way that every face of the project takes.
+
+The profile is compiled as its runtime would compile it. If that program holds the floor already, the profile stays as it is, byte
+for byte. Otherwise sections that should be the meet of profile and floor are compiled as well, each proven closed, and compared
+with what it must be; the first that is closed and exact is the answer. Where none is exact, the closed one with the least
+difference is, and the difference is said. Where none is closed, there is no answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from seccomp_floor.abi import Abi
+from seccomp_floor.bpf.compile import RUNC, CompileError, RuntimeModel, abis_of_filter, compile_profile
+from seccomp_floor.bpf.equivalence import Difference, differences
+from seccomp_floor.bpf.libseccomp import Library, library
+from seccomp_floor.bpf.program import Program
+from seccomp_floor.bpf.prove import Proof, prove
+from seccomp_floor.bpf.runc import highest_numbers, wants_stub
+from seccomp_floor.errors import SeccompFloorError
+from seccomp_floor.floor import Floor, OnNoProfile, Policy
+from seccomp_floor.profile import Profile
+from seccomp_floor.reconcile import Candidate, Change, candidates, open_profile
+from seccomp_floor.reconcile.default_errno import loses_default_errno, spelled_out
+from seccomp_floor.reconcile.hardened import hardened_profile
+
+__all__ = ["Judgement", "Unprovable", "Way", "examine", "judge"]
+
+
+class Unprovable(SeccompFloorError):  # noqa: N818 (reads as what it says)
+    """No section could be proven: its text is why, with a counterexample where there is one."""
+
+
+class Way(StrEnum):
+    """How a section reaches the container's spec."""
+
+    SPEC = "spec"  # written there as it is
+    NRI = "nri"  # as an NRI adjustment
+
+    def arrives(self, section: Profile) -> Profile:
+        """What of a section is in the spec in the end.
+
+        NRI up to 0.12 loses the default's errno (``AdjustSeccompPolicy`` in ``pkg/runtime-tools/generate``), and an empty list of
+        flags is left out of the spec, as an absent one is.
+        """
+        if self is Way.SPEC:
+            return section
+        return replace(section, default_errno_ret=None, flags=section.flags or None)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A section that is proven.
+
+    ``section``: as it is to be handed on; None: the container had no profile and needs none. ``changes``: to the profile, none
+    where it stays as it is. ``proof``: of the section's program (of None: nothing is denied). ``differences``: the calls that it
+    answers otherwise than profile and floor together would.
+    """
+
+    section: Profile | None
+    changes: tuple[Change, ...]
+    proof: Proof
+    differences: tuple[Difference, ...] = ()
+
+
+def judge(
+    profile: Profile | None, policy: Policy, native: Abi, *, way: Way = Way.SPEC, runtime: RuntimeModel = RUNC
+) -> Judgement:
+    """Find the section that a container gets for its profile.
+
+    libseccomp can be made to run for ever by a profile: call this where it can be ended (:mod:`seccomp_floor.confine`).
+
+    :param profile: the container's; None where it has none
+    :param policy: whose floor holds, and which says what a container without a profile gets
+    :param native: the machine's own ABI
+    :raises CompileError: the runtime refuses the profile itself
+    :raises Unprovable: there is no section that could be proven
+    """
+    court = _Court(policy.floor, native, way, runtime)
+    if profile is not None:
+        return court.reconciled(profile, court.compile(profile))
+    if policy.apply.no_profile is OnNoProfile.HARDENED:
+        hardened = hardened_profile(native)
+        return court.reconciled(hardened, court.compile(hardened), added=hardened)
+    return court.opened()
+
+
+def examine(section: Profile, floor: Floor, native: Abi, *, runtime: RuntimeModel = RUNC) -> Proof:
+    """Prove a section as it stands, as :func:`~seccomp_floor.bpf.prove.prove` does. :raises CompileError: the runtime refuses it"""
+    return prove(
+        [compile_profile(section, native, runtime=runtime)], floor, library(runtime.library).number, native=native
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Court:
+    floor: Floor
+    native: Abi
+    way: Way
+    runtime: RuntimeModel
+
+    @property
+    def library(self) -> Library:
+        return library(self.runtime.library)
+
+    def compile(self, section: Profile) -> Program:
+        return compile_profile(section, self.native, runtime=self.runtime)
+
+    def prove(self, *programs: Program) -> Proof:
+        return prove(programs, self.floor, self.library.number, native=self.native)
+
+    def opened(self) -> Judgement:
+        """For a container without a profile."""
+        proof = self.prove()
+        if proof.holds:
+            return Judgement(None, (), proof)
+        base = open_profile(self.native)
+        reason = "there is no filter: everything else stays allowed, on every ABI of the machine"
+        return self._best(base, None, Change(reason, (), ()))
+
+    def reconciled(self, profile: Profile, program: Program, *, added: Profile | None = None) -> Judgement:
+        """For a container with a profile, or with one that is added."""
+        first = Change("a container without a profile gets the hardened one", (), added.syscalls) if added else None
+        proof = self.prove(program)
+        if proof.holds and (added is None or not (self.way is Way.NRI and loses_default_errno(profile))):
+            return Judgement(profile, (first,) if first else (), proof)
+        return self._best(profile, program, first)
+
+    def _best(self, base: Profile, program: Program | None, first: Change | None) -> Judgement:
+        best: Judgement | None = None
+        failures = []
+        for candidate in self._candidates(base):
+            try:
+                made = self.compile(self.way.arrives(candidate.section))
+            except CompileError as error:
+                failures.append(str(error))
+                continue
+            proof = self.prove(made)
+            if not proof.holds:
+                failures.append(str(proof.counterexamples[0]))
+                continue
+            different = differences(program, made, self.floor, self.library.number, native=self.native)
+            changes = (first, *candidate.changes) if first else candidate.changes
+            found = Judgement(candidate.section, changes, proof, different)
+            if not different:
+                return found
+            if best is None or _extent(different) < _extent(best.differences):
+                best = found
+        if best is None:
+            raise Unprovable(
+                "no section could be proven to hold the floor: " + "; ".join(dict.fromkeys(failures))
+                if failures
+                else ""
+            )
+        return best
+
+    def _candidates(self, base: Profile) -> Iterator[Candidate]:
+        abis = abis_of_filter(base, self.native)
+        stub = self.runtime.stub and wants_stub(base)
+        if self.way is Way.NRI and loses_default_errno(base):
+            names = (name for rule in base.syscalls for name in rule.names)
+            ceilings = highest_numbers(names, abis, self.library.resolve_on) if stub else None
+            spelled = spelled_out(base, abis, self.library.names, ceilings)
+            change = Change(
+                "NRI loses defaultErrnoRet: each call is named with the errno that the default gave it",
+                (),
+                spelled.syscalls[-2:],
+            )
+            for candidate in candidates(spelled, self.floor, abis, self.library.number, stub=stub):
+                yield replace(candidate, changes=(change, *candidate.changes))
+        yield from candidates(base, self.floor, abis, self.library.number, stub=stub)
+
+
+def _extent(different: tuple[Difference, ...]) -> tuple[int, int]:
+    """How much differs: system calls first, then ways in which they do."""
+    numbers = sum(min(last - first + 1, 1 << 16) for found in different for first, last in found.numbers)
+    return numbers, len(different)

@@ -1,0 +1,74 @@
+"""A profile without its default errno, for a way on which that errno is lost.
+
+NRI carries everything of a section but ``defaultErrnoRet``: what arrives denies with EPERM what the profile would have denied
+with, say, ENOSYS. So every system call that libseccomp knows is named, after the profile's own rules, with the errno that the
+default had. What cannot be named are numbers that no system call has: those alone get EPERM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from errno import ENOSYS
+
+from seccomp_floor.abi import Abi
+from seccomp_floor.profile import Action, Profile, Syscall
+from seccomp_floor.reconcile.says import ANY, IPC_CALLS, SOCKETCALLS, Answer, default_answer, rules_for
+
+__all__ = ["loses_default_errno", "spelled_out"]
+
+
+def loses_default_errno(profile: Profile) -> bool:
+    """Whether the profile would be another one without its default errno."""
+    return default_answer(profile) != default_answer(replace(profile, default_errno_ret=None))
+
+
+def spelled_out(
+    profile: Profile,
+    abis: Sequence[Abi],
+    calls_of: Callable[[Abi], Mapping[str, int]],
+    ceilings: Mapping[Abi, int] | None,
+) -> Profile:
+    """The profile with EPERM as its default's errno, and the errno that it had given to each call by name.
+
+    :param abis: those that the profile's filter knows
+    :param calls_of: the calls of an ABI by name, with their numbers
+    :param ceilings: the highest number named on each ABI, where the runtime answers ENOSYS to all above it
+    """
+    default = default_answer(profile)
+    without = replace(profile, default_errno_ret=None)
+    if not loses_default_errno(profile):
+        return without
+    whole: list[str] = []
+    rest: list[str] = []
+    for name in sorted(_nameable(abis, calls_of, ceilings, default)):
+        multiplexer = "socketcall" if name in SOCKETCALLS else "ipc" if name in IPC_CALLS else None
+        rules = rules_for(profile, name)
+        if any(not rule.args for rule in rules) or (multiplexer and rules_for(profile, multiplexer) and not rules):
+            continue  # a rule for the call would also be one for the multiplexer, whose own say otherwise
+        (rest if rules or name in ("socketcall", "ipc") else whole).append(name)
+    named = [
+        Syscall(tuple(names), default.action, default.errno, args)
+        for names, args in ((whole, ()), (rest, (ANY(0),)))
+        if names
+    ]
+    # What was no rule, since it said what the default said, would be one now.
+    kept = [rule for rule in profile.syscalls if Answer.of(rule.action, rule.errno_ret) != default]
+    return replace(without, syscalls=(*kept, *named))
+
+
+def _nameable(
+    abis: Sequence[Abi],
+    calls_of: Callable[[Abi], Mapping[str, int]],
+    ceilings: Mapping[Abi, int] | None,
+    default: Answer,
+) -> Iterator[str]:
+    """The calls that may be named without taking ENOSYS from other numbers."""
+    tables = [(calls_of(abi), U32 if ceilings is None else ceilings.get(abi, 0)) for abi in abis]
+    enough = any if default == Answer.of(Action.ERRNO, ENOSYS) else all
+    for name in {name for calls, _ in tables for name in calls}:
+        if enough(calls[name] <= ceiling for calls, ceiling in tables if name in calls):
+            yield name
+
+
+U32 = (1 << 32) - 1
