@@ -232,11 +232,9 @@ class _Writer:
             if denied:
                 self._put("socketcall", Encoded((written("socketcall", (), denial),), ()), "socketcall is denied whole")
             return
-        if (
-            self.stub
-            and not own
-            and all(0 < self._highest(abi) < abi.socketcall for abi in self.abis if abi.socketcall)
-        ):
+        named = [name for rule in self.profile.syscalls for name in rule.names]
+        silent = self.stub and not own
+        if silent and all(0 < self._highest(abi, named) < abi.socketcall for abi in self.abis if abi.socketcall):
             return  # the runtime answers ENOSYS by itself, and must go on doing so for the numbers up to there
         drop = None
         if dropping:
