@@ -9,7 +9,6 @@ from pathlib import Path
 import click
 
 from seccomp_floor.abi import this_machine
-from seccomp_floor.bpf.libseccomp import resolve
 from seccomp_floor.commands.common import answer_no, config_option, json_option, print_json
 from seccomp_floor.confine import confined
 from seccomp_floor.errors import SeccompFloorError
@@ -114,7 +113,7 @@ def _audit(targets: Iterable[Target], floor: Floor) -> Iterator[Answer]:
 
 def _judge(filters: tuple[bytes, ...], floor: Floor) -> Finding:
     try:
-        return confined(judge_filters, filters, floor, resolve, this_machine(), seconds=MOST_SECONDS)
+        return confined(judge_filters, filters, floor, this_machine(), seconds=MOST_SECONDS)
     except SeccompFloorError as error:
         return Finding(False, False, f"its filters cannot be judged: {error}")
 

@@ -14,14 +14,15 @@ import struct
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from seccomp_floor.abi import Abi
-from seccomp_floor.bpf.program import Program, decode
-from seccomp_floor.bpf.prove import Proof, Status, prove
-from seccomp_floor.doors import Resolve
 from seccomp_floor.floor import Floor
 from seccomp_floor.node.processes import threads
 from seccomp_floor.node.ptrace import GoneError, PtraceError, read_filters, thread_seccomp
+
+if TYPE_CHECKING:
+    from seccomp_floor.bpf.prove import Proof
 
 __all__ = ["Finding", "Reading", "judge_filters", "read_process", "read_processes", "summary", "why_not_readable"]
 
@@ -41,7 +42,7 @@ class Finding:
     """What a reading means for the floor. ``text`` says in one line what is wrong, or that nothing is.
 
     ``holds``: the filters do all that the floor asks. ``closed``: and that is to deny, so no door is open. ``open_doors``: the
-    doors that the policy leaves open, or that can still load a module, by name.
+    doors that the policy leaves open, by name.
     """
 
     holds: bool
@@ -80,21 +81,27 @@ def read_processes(pids: Iterable[int]) -> tuple[Reading, ...]:
     return tuple(readings)
 
 
-def judge_filters(filters: Sequence[bytes], floor: Floor, resolve: Resolve, native: Abi) -> Finding:
+def judge_filters(filters: Sequence[bytes], floor: Floor, native: Abi) -> Finding:
     """Prove what a task's filters, oldest first, do to the floor's doors.
 
     :raises SeccompFloorError: they cannot be judged
     """
-    programs: list[Program] = [decode(data) for data in filters]
-    return summary(prove(programs, floor, resolve, native=native))
+    from seccomp_floor.bpf.libseccomp import resolve
+    from seccomp_floor.bpf.program import decode
+    from seccomp_floor.bpf.prove import prove
+
+    return summary(prove([decode(data) for data in filters], floor, resolve, native=native))
 
 
 def summary(proof: Proof) -> Finding:
     """A proof in words."""
+    from seccomp_floor.bpf.prove import Status
+
     found = proof.counterexamples
-    opened = (Status.OPEN_BY_POLICY, Status.MODULE_LOAD)
     doors = dict.fromkeys(
-        f"{verdict.door.abi.short} {verdict.door.name}" for verdict in proof.verdicts if verdict.status in opened
+        f"{verdict.door.abi.short} {verdict.door.name}"
+        for verdict in proof.verdicts
+        if verdict.status is Status.OPEN_BY_POLICY
     )
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
     text = f"open: {found[0]}{more}" if found else "closed" if proof.closed else "watched"

@@ -31,6 +31,7 @@ __all__ = ["Auditor"]
 
 GENTLE_SECONDS = 0.05
 """The rest between two containers that run, so that a node with a thousand of them has the CPU for itself."""
+RESTORED_SECONDS = 60.0
 SETTLE_SECONDS, SETTLE_TRIES = 5.0, 50
 """How long a container may take from its start until the runtime has loaded its filter, and how often it is looked at till then."""
 
@@ -133,12 +134,35 @@ class Auditor:
             await asyncio.sleep(GENTLE_SECONDS)
 
     async def rejudge(self) -> None:
-        """A new policy is in force: judge what was read under the old one."""
+        """A new policy is in force: judge by it what was read under an earlier one. Nothing that was right is killed for that."""
+        policy = self._policies.policy
         for record in self._records:
             stacks = self._stacks.get(record.id)
-            if stacks is not None and record.floored:
-                readings = [Reading(0, 0, stack, record.pause or 0.0) for stack in stacks]
-                await self._conclude(record, readings, self._policies.policy)
+            if stacks is None or not record.floored:
+                continue
+            findings = [await self._judging.filters(stack, policy) for stack in stacks]
+            worst = next((finding for finding in findings if not finding.holds), findings[0])
+            if worst.holds:
+                protection, detail = _verified_as(worst), ""
+            else:
+                protection = Protection.OUTDATED
+                detail = f"created under an earlier policy: create it anew. {worst.text}"
+            if protection is not record.protection:
+                self._records.update(record.id, protection=protection, detail=printable(detail))
+                event(log, logging.INFO, f"{protection} under the new policy", **record.label, detail=detail or None)
+
+    async def look_for_restored(self) -> None:
+        """Find, for ever, containers that run without ever having been started: the runtime restores a checkpoint so, and asks
+        nobody."""
+        while True:
+            await asyncio.sleep(RESTORED_SECONDS)
+            before = time.time() - RESTORED_SECONDS
+            waiting = [
+                record.id
+                for record in self._records
+                if record.audited_at is None and _to_be_audited(record) and (record.proven_at or 0) < before
+            ]
+            await self.audit_found(waiting)
 
     def forget(self, identity: str) -> None:
         """The container has gone."""
@@ -195,7 +219,7 @@ class Auditor:
         )
         self._records.update(
             identity,
-            protection=Protection.PROTECTED if finding.closed else Protection.WATCHED,
+            protection=_verified_as(finding),
             detail="" if record.protection in (Protection.BREACHED, Protection.UNVERIFIED) else record.detail,
             audited_at=time.time(),
             pause=pause,
@@ -219,6 +243,10 @@ class Auditor:
 def _to_be_audited(record: Record) -> bool:
     """Whether the floor should hold it, and nobody has looked."""
     return record.protection in (Protection.PROVEN, Protection.UNVERIFIED, Protection.WATCHED)
+
+
+def _verified_as(finding: Finding) -> Protection:
+    return Protection.PROTECTED if finding.closed else Protection.WATCHED
 
 
 def _result(finding: Finding) -> str:

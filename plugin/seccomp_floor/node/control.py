@@ -49,13 +49,11 @@ async def serve_control(
     async def answer_health(
         request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> health_pb2.HealthCheckResponse:
-        states = {"": ready, READY: ready, ALIVE: lambda: True}
-        state = states.get(request.service)
-        if state is None:
+        states: dict[str, Callable[[], bool]] = {"": ready, READY: ready, ALIVE: lambda: True}
+        if request.service not in states:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"services are {READY} and {ALIVE}")
-            raise AssertionError("abort raises")
         kind = health_pb2.HealthCheckResponse
-        return kind(status=kind.SERVING if state() else kind.NOT_SERVING)
+        return kind(status=kind.SERVING if states[request.service]() else kind.NOT_SERVING)
 
     server: grpc.aio.Server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     server.add_generic_rpc_handlers(

@@ -12,10 +12,10 @@ import logging
 import os
 import signal
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from seccomp_floor import __version__
 from seccomp_floor.abi import Abi
 from seccomp_floor.errors import SeccompFloorError
 from seccomp_floor.floor import Policy
@@ -89,6 +89,8 @@ class Daemon:
         self._control: grpc.aio.Server | None = None
         self._stop = asyncio.Event()
         self._first = asyncio.Event()
+        self._proven = asyncio.Event()
+        self._hang_up = asyncio.Event()
         self._plugin = NodePlugin(policies, self._judging, self._auditor, self._state, self._first.set)
 
     async def run(self) -> None:
@@ -96,9 +98,15 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(self._policies.reload(self._accept)))
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up.set)
         session = asyncio.create_task(self._session())
-        helpers = [asyncio.create_task(work) for work in (self._prepare(), self._policies.watch(self._accept))]
+        work = (
+            self._prepare(),
+            self._policies.watch(self._reload),
+            self._reload_on_hang_up(),
+            self._auditor.look_for_restored(),
+        )
+        helpers = [asyncio.create_task(part) for part in work]
         for helper in helpers:
             helper.add_done_callback(self._helper_ended)
         try:
@@ -133,6 +141,7 @@ class Daemon:
         await self._face_people()
         await self._first.wait()
         await self._look_at_runtimes()
+        await self._proven.wait()
         notify("READY=1")
         await take_over(self._options.nri_socket.parent, lambda: sweep(self._options.nri_socket))
 
@@ -146,7 +155,6 @@ class Daemon:
             )
         try:
             await self._accept(self._policies.policy)
-            self._state.self_test = ""
         except SeccompFloorError as error:
             self._state.self_test = str(error)
             event(log, logging.ERROR, f"the self-test failed, containers will be refused: {error}")
@@ -157,13 +165,27 @@ class Daemon:
         :raises SeccompFloorError: no section can be proven under it
         """
         await self._judging.section(None, policy)
+        self._state.self_test = ""
+        self._proven.set()
+
+    async def _reload(self) -> None:
+        before = self._policies.policy
+        await self._policies.reload(self._accept)
+        if self._policies.policy != before:
+            await self._auditor.rejudge()
+
+    async def _reload_on_hang_up(self) -> None:
+        while True:
+            await self._hang_up.wait()
+            self._hang_up.clear()
+            await self._reload()
 
     async def _face_people(self) -> None:
         """Status, health and metrics. A node is protected without them, so that what goes wrong here is said and no more."""
         from seccomp_floor.bpf.libseccomp import library
         from seccomp_floor.node.view import picture
 
-        versions = version("seccomp-floor"), ".".join(map(str, library().version))
+        versions = __version__, ".".join(map(str, library().version))
         try:
             from seccomp_floor.node.control import serve_control
 

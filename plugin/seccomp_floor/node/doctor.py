@@ -131,6 +131,9 @@ def _own_kernel_agrees(node: Node) -> Iterator[Finding]:
         yield Finding(Level.NOTE, subject, "not tried: mode is log, which leaves the doors open")
         return
     section = judge(None, node.policy, node.native).section
+    if section is None:
+        yield Finding(Level.NOTE, subject, "not tried: the floor denies nothing")
+        return
     entries = [door for abi in abis_of_machine(node.native) for door in doors(node.policy.floor, abi, resolve)]
     try:
         knocks = knock(compile_profile(section, node.native), entries, node.native)

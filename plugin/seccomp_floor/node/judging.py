@@ -13,14 +13,10 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from seccomp_floor.abi import Abi
-from seccomp_floor.bpf.compile import compile_profile
-from seccomp_floor.bpf.libseccomp import resolve
-from seccomp_floor.bpf.prove import prove
 from seccomp_floor.confine import ConfinedError, TooSlow
 from seccomp_floor.errors import SeccompFloorError
 from seccomp_floor.floor import Floor, Policy
-from seccomp_floor.judge import judge
-from seccomp_floor.node.audit import Finding, judge_filters, summary
+from seccomp_floor.node.audit import Finding, judge_filters
 from seccomp_floor.node.forkserver import ForkServer
 from seccomp_floor.node.state import State
 from seccomp_floor.nri.translate import as_runtime_will_see
@@ -44,10 +40,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A section that was proven, and in how many places it differs from the profile."""
+    """A section that was proven. ``section``: None where the container needs none. ``changes``: in how many places it differs from
+    the profile. ``inexact``: where it answers otherwise than profile and floor together would; empty as a rule."""
 
-    section: Profile
+    section: Profile | None
     changes: int
+    inexact: str = ""
 
 
 class _Table(Generic[T]):
@@ -99,10 +97,11 @@ class Judging:
         if found is None:
             found = await self._ask(self._sections, question, judge_profile, profile, policy, self._native)
             # What was proven is a section as the runtime will see it. Handed out, it comes back for validation.
-            self._closed.put((as_runtime_will_see(found.section), policy.floor), True)
+            if found.section is not None:
+                self._closed.put((as_runtime_will_see(found.section), policy.floor), True)
         return found
 
-    async def require_closed(self, section: Profile, policy: Policy) -> None:
+    async def require_closed(self, section: Profile | None, policy: Policy) -> None:
         """Judge a section as it stands, whoever made it.
 
         :raises SeccompFloorError: it leaves a door open, and which
@@ -141,26 +140,35 @@ class Judging:
         return answer
 
 
-# What the children of the server do.
+# What the children of the server do. They have loaded what it takes; the daemon itself never does.
 
 
 def judge_profile(profile: Profile | None, policy: Policy, native: Abi) -> Judged:
     """:raises SeccompFloorError: no section can be proven for this profile."""
-    judgement = judge(profile, policy, native)
-    return Judged(judgement.section, len(judgement.changes))
+    from seccomp_floor.judge import Way, judge
+
+    judgement = judge(profile, policy, native, way=Way.NRI)
+    return Judged(judgement.section, len(judgement.changes), "; ".join(map(str, judgement.differences[:3])))
 
 
-def judge_section(section: Profile, floor: Floor, native: Abi) -> bool:
+def judge_section(section: Profile | None, floor: Floor, native: Abi) -> bool:
     """:raises SeccompFloorError: the section does not do what the floor asks, and which door it leaves open."""
-    found = summary(prove([compile_profile(section, native)], floor, resolve, native=native))
+    from seccomp_floor.bpf.libseccomp import resolve
+    from seccomp_floor.bpf.prove import prove
+    from seccomp_floor.judge import examine
+    from seccomp_floor.node.audit import summary
+
+    proof = prove([], floor, resolve, native=native) if section is None else examine(section, floor, native)
+    found = summary(proof)
     if not found.holds:
-        raise SeccompFloorError(f"its seccomp section leaves a door {found.text}")
+        what = "it has no seccomp section" if section is None else "its seccomp section leaves a door open"
+        raise SeccompFloorError(f"{what}: {found.text.removeprefix('open: ')}")
     return found.holds
 
 
 def judge_stack(stack: tuple[bytes, ...], floor: Floor, native: Abi) -> Finding:
     """:raises SeccompFloorError: the filters cannot be judged."""
-    return judge_filters(stack, floor, resolve, native)
+    return judge_filters(stack, floor, native)
 
 
 def _relevant(policy: Policy) -> Hashable:

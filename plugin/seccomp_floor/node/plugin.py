@@ -131,6 +131,8 @@ class NodePlugin(Handlers):
             protection = _PROVEN_AS[policy.mode]
             record = Record.of(pod, container, decision, protection)
             record = replace(record, proven_at=time.time(), changes=judged.changes, limits=_limits(container))
+            if judged.inexact:
+                record = replace(record, detail=printable(f"closed, but not exact: {judged.inexact}"))
             if policy.mode is Mode.REPORT:
                 would = (
                     f"the section would change in {judged.changes} places" if judged.changes else "nothing would change"
@@ -139,7 +141,7 @@ class NodePlugin(Handlers):
                 return None
             self._expect(record)
             # A section that is right already is left alone: two plugins that set it fail the creation.
-            return None if judged.section == profile else adjustment(judged.section)
+            return None if judged.section in (None, profile) else adjustment(judged.section)
 
     async def validate_container_adjustment(self, request: nri.ValidateContainerAdjustmentRequest) -> None:
         with self._state.request("ValidateContainerAdjustment"):
@@ -150,10 +152,7 @@ class NodePlugin(Handlers):
             try:
                 self._refuse_replaced(request.adjust.annotations)
                 self._refuse_replaced(container.annotations)
-                section = section_after(request)
-                if section is None:
-                    raise Refused("it has no seccomp section, and should be under the floor")
-                await self._judging.require_closed(section, policy)
+                await self._judging.require_closed(section_after(request), policy)
             except SeccompFloorError as error:
                 record = self._records.get(container.id)
                 if record is not None and record.protection is Protection.ADMITTED:

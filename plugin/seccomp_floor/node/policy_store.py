@@ -87,8 +87,8 @@ class PolicyStore:
         self.generation += 1
         event(log, logging.INFO, "a new policy is in force", policy=self.source, mode=str(policy.mode))
 
-    async def watch(self, accept: Accept) -> None:
-        """Reload whenever the file has changed, for ever."""
+    async def watch(self, reload: Callable[[], Awaitable[None]]) -> None:
+        """Call ``reload`` whenever the file has changed, for ever."""
         while True:
             await asyncio.sleep(POLL_SECONDS)
             seen = _Print.of(self._watched)
@@ -101,4 +101,4 @@ class PolicyStore:
                     log, logging.ERROR, "the policy file has gone, its last content stays in force", policy=self.source
                 )
                 continue
-            await self.reload(accept)
+            await reload()

@@ -26,6 +26,8 @@ class Protection(StrEnum):
     """Its section was proven and handed to the runtime; the kernel's filter has not been read yet."""
     UNVERIFIED = "unverified"
     """It should be under the floor, and nobody has looked: it ran before the daemon, or was restored from a checkpoint."""
+    OUTDATED = "outdated"
+    """It holds what an earlier policy asked, and not what the one in force asks: it has to be created anew."""
     BREACHED = "breached"
     """Its filter was read, and a door is open."""
     ADMITTED = "admitted"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import itertools
 import logging
 import os
 from collections.abc import Awaitable, Callable
@@ -35,20 +36,25 @@ log = logging.getLogger(__name__)
 
 async def take_over(directory: Path, gone: Callable[[], Awaitable[None]]) -> None:
     """Take the lock; if another had it, call ``gone`` when that one has left. Then keep it for as long as this process lives."""
-    try:
-        lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        event(log, logging.WARNING, f"cannot watch for other daemons: {directory}: {error.strerror}")
-        return
-    waited = False
-    while not _try_lock(lock):
-        if not waited:
+    lock, waited = None, False
+    for _ in itertools.count():
+        lock = _open(directory) if lock is None else lock  # the runtime makes it
+        if lock is not None and _try_lock(lock):
+            break
+        if lock is not None and not waited:
             event(log, logging.INFO, "another daemon serves this runtime as well: waiting for it to leave")
-        waited = True
+            waited = True
         await asyncio.sleep(POLL_SECONDS)
     if waited:
         event(log, logging.INFO, "the other daemon has left")
         await gone()
+
+
+def _open(directory: Path) -> int | None:
+    try:
+        return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return None
 
 
 def _try_lock(lock: int) -> bool:

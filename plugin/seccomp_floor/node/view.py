@@ -25,6 +25,7 @@ _COLOURS = {
     Protection.EXEMPT: "yellow",
     Protection.UNVERIFIED: "yellow",
     Protection.UNSUPPORTED: "yellow",
+    Protection.OUTDATED: "yellow",
     Protection.ADMITTED: "red",
     Protection.BREACHED: "red",
 }
