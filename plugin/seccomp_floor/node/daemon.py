@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seccomp_floor import __version__
 from seccomp_floor.abi import Abi
 from seccomp_floor.errors import SeccompFloorError
 from seccomp_floor.floor import Policy
@@ -182,10 +181,12 @@ class Daemon:
 
     async def _face_people(self) -> None:
         """Status, health and metrics. A node is protected without them, so that what goes wrong here is said and no more."""
+        from importlib.metadata import version
+
         from seccomp_floor.bpf.libseccomp import library
         from seccomp_floor.node.view import picture
 
-        versions = __version__, ".".join(map(str, library().version))
+        versions = version("seccomp-floor"), ".".join(map(str, library().version))
         try:
             from seccomp_floor.node.control import serve_control
 
