@@ -68,7 +68,8 @@ class ForkServer:
             async with asyncio.timeout(seconds + 0.25):
                 data = await answered
         except (TimeoutError, OSError) as error:
-            raise TooSlow(f"not done after {seconds:g} s") from error
+            # The server ends what is too slow. Where its word does not come, we were stopped or starved: no fault of the work's.
+            raise ConfinedError(f"no judgement within {seconds:g} s: the daemon was held up") from error
         finally:
             del self._waiting[number]
         answer: R = read_answer(data) if data else _too_slow(seconds)
