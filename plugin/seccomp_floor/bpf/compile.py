@@ -11,7 +11,7 @@ Sources: runc's ``libcontainer/seccomp/seccomp_linux.go`` and ``SetupSeccomp`` i
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from seccomp_floor.abi import ABIS, Abi
 from seccomp_floor.bpf import opcodes as op
@@ -41,6 +41,7 @@ __all__ = [
     "abis_of_filter",
     "compile_profile",
     "conditions",
+    "runc_model",
     "value_of",
 ]
 
@@ -75,7 +76,19 @@ _RUNC_ARCHITECTURES = frozenset(ABIS) - {
 }
 
 RUNC = RuntimeModel("runc", _RUNC_ARCHITECTURES, tree_above=32, stub=True, listener=False)
-"""runc from 1.2 on (1.5 knows LOONGARCH64 too)."""
+"""runc from 1.2 on."""
+
+
+def runc_model(version: tuple[int, ...]) -> RuntimeModel:
+    """runc as it was in that version: 1.1.3 gave s390 its rule, 1.2 brought the tree and the stub's native architecture, 1.5
+    knows LoongArch."""
+    model = RUNC
+    if version < (1, 2):
+        model = replace(model, tree_above=None, stub_native=False, stub_s390_setup=version >= (1, 1, 3))
+    if version >= (1, 5):
+        model = replace(model, architectures=model.architectures | {"SCMP_ARCH_LOONGARCH64"})
+    return model
+
 
 CRUN = RuntimeModel("crun", frozenset(ABIS), most_args=6, default_errno_anywhere=False)
 """crun up to 1.28: libseccomp's program as it is."""
