@@ -32,8 +32,9 @@ DEFAULT_TIMEOUT = 2.0
 SHARE = 0.5
 """The part of that timeout that a judgement may take. The session answers for us at three quarters; before that the refusal must
 be on its way."""
-TOO_SLOW_SECONDS = 60.0
-"""How long a profile that took too long is refused without another try: each try holds up every creation on the node."""
+TOO_SLOW_SECONDS, TOO_SLOW_TRIES = 60.0, 2
+"""How long a profile that took too long is refused without another try, since each try holds up every creation on the node; and
+how often in a row it has to be, since the node may have been busy, or the daemon stopped."""
 
 T = TypeVar("T")
 
@@ -82,6 +83,7 @@ class Judging:
         self._sections: _Table[Judged] = _Table()
         self._closed: _Table[bool] = _Table()
         self._findings: _Table[Finding] = _Table()
+        self._slow: OrderedDict[Hashable, int] = OrderedDict()
 
     def set_request_timeout(self, seconds: float) -> None:
         """The runtime has named its deadline."""
@@ -126,8 +128,14 @@ class Judging:
             answer = await self._server.confined(function, *arguments, seconds=self._timeout * SHARE)
         except TooSlow as error:
             self._state.proofs["too-slow"] += 1
-            table.put(question, error, TOO_SLOW_SECONDS)
-            raise
+            tries = self._slow[question] = self._slow.pop(question, 0) + 1
+            if tries >= TOO_SLOW_TRIES:
+                table.put(question, error, TOO_SLOW_SECONDS)
+            if len(self._slow) > MOST_KEPT:
+                self._slow.popitem(last=False)
+            raise TooSlow(
+                f"its seccomp profile was not judged within {self._timeout * SHARE:g} s: too intricate, or the node too busy"
+            ) from error
         except ConfinedError:
             self._state.proofs["failed"] += 1
             raise
@@ -135,6 +143,7 @@ class Judging:
             self._state.proofs["refuted"] += 1
             table.put(question, error)
             raise
+        self._slow.pop(question, None)
         self._state.proofs["proven"] += 1
         table.put(question, answer)
         return answer
