@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seccomp_floor.abi import Abi
+from seccomp_floor.abi import Abi, abis_of_machine
 from seccomp_floor.errors import SeccompFloorError
-from seccomp_floor.floor import Policy
+from seccomp_floor.floor import Mode, Policy
 from seccomp_floor.node.audit import why_not_readable
 from seccomp_floor.node.auditor import Auditor
 from seccomp_floor.node.forkserver import ForkServer
 from seccomp_floor.node.judging import Judging
+from seccomp_floor.node.kernel_log import KernelLog
 from seccomp_floor.node.logs import event
 from seccomp_floor.node.notify import notify
 from seccomp_floor.node.plugin import NodePlugin
@@ -81,11 +82,13 @@ class Daemon:
     ) -> None:
         self._options = options
         self._policies = policies
+        self._native = native
         self._state = State()
         self._state.auditing = unreadable
         self._judging = Judging(server, native, self._state)
         self._auditor = Auditor(policies, self._judging, self._state)
         self._control: grpc.aio.Server | None = None
+        self._kernel_log = KernelLog(self._state, self._doors)
         self._stop = asyncio.Event()
         self._first = asyncio.Event()
         self._proven = asyncio.Event()
@@ -99,6 +102,7 @@ class Daemon:
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up.set)
         session = asyncio.create_task(self._session())
+        self._kernel_log.listen(self._policies.policy.mode is Mode.LOG)
         work = (
             self._prepare(),
             self._policies.watch(self._reload),
@@ -171,6 +175,7 @@ class Daemon:
         before = self._policies.policy
         await self._policies.reload(self._accept)
         if self._policies.policy != before:
+            self._kernel_log.listen(self._policies.policy.mode is Mode.LOG)
             await self._auditor.rejudge()
 
     async def _reload_on_hang_up(self) -> None:
@@ -178,6 +183,14 @@ class Daemon:
             await self._hang_up.wait()
             self._hang_up.clear()
             await self._reload()
+
+    def _doors(self) -> dict[tuple[Abi, int], str]:
+        from seccomp_floor.bpf.libseccomp import resolve
+        from seccomp_floor.doors import doors
+
+        floor = self._policies.policy.floor
+        abis = abis_of_machine(self._native)
+        return {(abi, door.number): door.name for abi in abis for door in doors(floor, abi, resolve) if door.denied}
 
     async def _face_people(self) -> None:
         """Status, health and metrics. A node is protected without them, so that what goes wrong here is said and no more."""

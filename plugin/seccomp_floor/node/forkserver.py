@@ -1,7 +1,7 @@
 """Confined work for the daemon: a small process that forks, since the daemon itself, once it has threads, must not.
 
-The server is started before any thread, has one thread and little memory itself, and never looks at what it passes on. If it dies,
-whoever waits is told so, and the next piece of work starts another.
+The server is started before any thread, has one thread and little memory itself, and never looks at what it passes on. It ends when
+the daemon does: its socket says so. If it dies before, whoever waits is told, and the next piece of work starts another.
 """
 
 from __future__ import annotations
@@ -10,20 +10,23 @@ import asyncio
 import os
 import pickle
 import selectors
+import signal
 import socket
 import struct
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from seccomp_floor.confine import MOST_ANSWER, Child, ConfinedError, TooSlow, read_answer
+from seccomp_floor.confine import Child, ConfinedError, TooSlow, error_answer, read_answer
 
 __all__ = ["ForkServer"]
 
 MOST_AT_ONCE = 2
 """Children at work at the same time: judging is all computing, and the node's cores are the workloads'."""
+
+_GRACE = 0.25  # seconds in which the server's own word that time is up should arrive
 
 _HEADER = struct.Struct("!II")  # number of the request, length of what follows
 
@@ -31,13 +34,14 @@ R = TypeVar("R")
 
 
 class ForkServer:
-    """The daemon's side. Usable from one event loop at a time."""
+    """The daemon's side, for one event loop."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._ours: socket.socket | None = None
         self._waiting: dict[int, asyncio.Future[bytes]] = {}
         self._last = 0
+        self._connecting: asyncio.Task[asyncio.StreamWriter] | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[None] | None = None
 
@@ -45,12 +49,16 @@ class ForkServer:
         """Start the process, to be done before any thread is. :raises OSError: it cannot be started"""
         ours, theirs = socket.socketpair()
         with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "seccomp_floor.node.forkserver"],
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                env=dict(os.environ, PYTHONPATH=os.pathsep.join(path for path in sys.path if path)),
-            )
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "seccomp_floor.node.forkserver"],
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    env=dict(os.environ, PYTHONPATH=os.pathsep.join(path for path in sys.path if path)),
+                )
+            except OSError:
+                ours.close()
+                raise
         self._ours = ours
 
     async def confined(self, work: Callable[..., R], *arguments: object, seconds: float) -> R:
@@ -59,26 +67,28 @@ class ForkServer:
         :param work: a function of a module, which the server imports
         :param seconds: from now; time spent waiting for other work counts
         """
-        writer = await self._connected()
+        request = pickle.dumps((work, arguments, seconds, time.monotonic() + seconds))
         self._last = number = (self._last + 1) & 0xFFFF_FFFF
-        request = pickle.dumps((work, arguments, time.monotonic() + seconds))
-        answered = self._waiting[number] = asyncio.get_running_loop().create_future()
         try:
-            writer.write(_HEADER.pack(number, len(request)) + request)
-            async with asyncio.timeout(seconds + 0.25):
+            async with asyncio.timeout(seconds + _GRACE):
+                writer = await self._connected()
+                answered = self._waiting[number] = asyncio.get_running_loop().create_future()
+                writer.write(_HEADER.pack(number, len(request)) + request)
                 data = await answered
-        except (TimeoutError, OSError) as error:
-            # The server ends what is too slow. Where its word does not come, we were stopped or starved: no fault of the work's.
-            raise ConfinedError(f"no judgement within {seconds:g} s: the daemon was held up") from error
+        except TimeoutError as error:
+            raise TooSlow(f"not done after {seconds:g} s") from error
+        except OSError as error:
+            raise ConfinedError(f"cannot start the process that judges profiles: {error.strerror}") from error
         finally:
-            del self._waiting[number]
-        answer: R = read_answer(data) if data else _too_slow(seconds)
+            self._waiting.pop(number, None)
+        answer: R = read_answer(data)
         return answer
 
     def stop(self) -> None:
         """End the process, and with it all work."""
-        if self._reading:
-            self._reading.cancel()
+        for task in (self._connecting, self._reading):
+            if task:
+                task.cancel()
         if self._writer:
             self._writer.close()
         elif self._ours:
@@ -86,34 +96,34 @@ class ForkServer:
         if self._process:
             self._process.kill()
             self._process.wait()
-        self._process = self._ours = self._writer = self._reading = None
+        for answered in self._waiting.values():
+            if not answered.done():
+                answered.set_exception(ConfinedError("the process that judges profiles has ended"))
+        self._process = self._ours = self._connecting = self._writer = self._reading = None
 
     async def _connected(self) -> asyncio.StreamWriter:
         if self._process is None or self._process.poll() is not None:
             self.stop()
             self.start()
-        if self._writer is None:
-            reader, self._writer = await asyncio.open_unix_connection(sock=self._ours)
-            self._reading = asyncio.create_task(self._read(reader, self._waiting))
+        if self._connecting is None:  # one attempt, whoever of its callers is cancelled
+            self._connecting = asyncio.create_task(self._connect())
+        return await asyncio.shield(self._connecting)
+
+    async def _connect(self) -> asyncio.StreamWriter:
+        reader, self._writer = await asyncio.open_unix_connection(sock=self._ours)
+        self._reading = asyncio.create_task(self._read(reader))
         return self._writer
 
-    async def _read(self, reader: asyncio.StreamReader, waiting: dict[int, asyncio.Future[bytes]]) -> None:
+    async def _read(self, reader: asyncio.StreamReader) -> None:
         try:
             while True:
                 number, length = _HEADER.unpack(await reader.readexactly(_HEADER.size))
-                data = await reader.readexactly(min(length, MOST_ANSWER))
-                answered = waiting.get(number)
+                data = await reader.readexactly(length)
+                answered = self._waiting.get(number)
                 if answered and not answered.done():
                     answered.set_result(data)
         except (asyncio.IncompleteReadError, OSError):
-            self._process = None  # the next piece of work starts another
-            for answered in waiting.values():
-                if not answered.done():
-                    answered.set_exception(ConfinedError("the process that judges profiles has ended"))
-
-
-def _too_slow(seconds: float) -> Any:
-    raise TooSlow(f"not done after {seconds:g} s: the profile makes libseccomp, or the proof, too slow")
+            self.stop()  # the next piece of work starts another
 
 
 class _Server:
@@ -125,7 +135,7 @@ class _Server:
         self.children: dict[Child, int] = {}
 
     def serve(self) -> None:
-        """Until the other end is gone."""
+        """Until the other end is gone. :raises ConnectionError: it went in the middle of something"""
         self.selector.register(self.peer, selectors.EVENT_READ)
         try:
             while True:
@@ -156,8 +166,15 @@ class _Server:
         return bool(data)
 
     def _begin(self, number: int, request: bytes) -> None:
-        work, arguments, deadline = pickle.loads(request)  # noqa: S301 (the daemon's own words, over a socket of its own)
-        child = Child(work, arguments, max(0.0, deadline - time.monotonic()))
+        try:
+            work, arguments, seconds, deadline = pickle.loads(request)  # noqa: S301 (the daemon's own words)
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TooSlow(f"not begun after {seconds:g} s: other profiles are being judged")
+            child = Child(work, arguments, left)
+        except (ConfinedError, TooSlow) as error:
+            self._send(number, error_answer(error))
+            return
         self.children[child] = number
         self.selector.register(child, selectors.EVENT_READ)
 
@@ -167,16 +184,26 @@ class _Server:
         child.reap()
         try:
             data = child.raw_answer()
-        except TooSlow:
-            data = b""
+        except TooSlow as error:
+            data = error_answer(error)
+        self._send(number, data)
+
+    def _send(self, number: int, data: bytes) -> None:
         self.peer.sendall(_HEADER.pack(number, len(data)) + data)
 
 
 def main() -> None:
     """The server's process: its standard input is the socket."""
+    # Signals to the daemon's whole group are the daemon's to heed: it may still be judging while it ends.
+    for signal_ in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signal_, signal.SIG_IGN)
+
     import seccomp_floor.judge  # noqa: F401 (loaded once, here, and there in every child)
 
-    _Server(socket.socket(fileno=0)).serve()
+    try:
+        _Server(socket.socket(fileno=0)).serve()
+    except ConnectionError:
+        pass
 
 
 if __name__ == "__main__":
