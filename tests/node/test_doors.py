@@ -1,0 +1,154 @@
+"""The promise on a real node: each profile in a real container, without the daemon and with it.
+
+Every door that the floor denies is closed; everything else is as it was, down to the errno of every system call number.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from testnode import NONE, RUNTIME_DEFAULT, UNCONFINED, Daemon, Node, Seccomp
+from testnode.agent import Agent
+from testnode.reading import LEGEND, Reading, table
+
+pytestmark = pytest.mark.node
+
+PROFILES = {path.stem: path for path in sorted((Path(__file__).parent / "profiles").glob("*.json"))}
+NAMES = ["RuntimeDefault", "Unconfined", "none", *PROFILES]
+
+IO_URING = {f"{abi} {number}" for abi in ("x86_64", "i386", "x32") for number in (425, 426, 427)}
+"""io_uring_setup, io_uring_enter and io_uring_register: doors, and so not among what must stay the same."""
+
+STAYS = {"i386 socketcall socketpair", "i386 socketcall socketpair, high half"}
+"""No family that is denied implements socketpair: no socket comes out of this door. The family stands behind a
+pointer, so closing it would take AF_UNIX pairs from 32-bit programs: it leads to the kernel, as it did."""
+
+
+INEXACT = {
+    "default-enosys": "NRI does not carry defaultErrnoRet (containerd/nri, AdjustSeccompPolicy): ENOSYS becomes EPERM",
+    "type-and-protocol": "a denied family that the profile allows for some types gets the floor's errno for all of them",
+    "socket-greater": "a denied family that the profile denies too, but not with its high half, gets the floor's errno",
+}
+"""Closed like all others, but the daemon says of these that not every errno could be kept."""
+ADMITTED: dict[str, bool] = {}
+
+
+@pytest.fixture(scope="module")
+def profiles(node: Node) -> Iterator[Mapping[str, Seccomp]]:
+    """What each name stands for in a container's security context."""
+    with Agent(node.scratch.path / "agent.sock") as agent:
+        named = {"RuntimeDefault": RUNTIME_DEFAULT, "Unconfined": UNCONFINED, "none": NONE}
+        for name, path in PROFILES.items():
+            section: dict[str, Any] = json.loads(path.read_text())
+            if "listenerPath" in section:
+                section["listenerPath"] = str(agent.path)
+            named[name] = node.write_profile(name, section)
+        yield named
+
+
+def read(node: Node, seccomp: Seccomp) -> Reading:
+    """In a container that is gone afterwards."""
+    container = node.run(seccomp)
+    reading = Reading.of(container)
+    container.pod.remove()
+    return reading
+
+
+@pytest.fixture(scope="module")
+def before(node: Node, profiles: Mapping[str, Seccomp]) -> dict[str, Reading]:
+    """Readings without the daemon."""
+    return {name: read(node, seccomp) for name, seccomp in profiles.items()}
+
+
+@pytest.fixture(scope="module")
+def daemon(node: Node, before: dict[str, Reading]) -> Iterator[Daemon]:  # noqa: ARG001 (which come first)
+    """The daemon, with the policy it has built in."""
+    with node.daemon() as daemon:
+        yield daemon
+
+
+@pytest.fixture(scope="module")
+def after(node: Node, profiles: Mapping[str, Seccomp], daemon: Daemon) -> dict[str, Reading]:
+    """Readings with the daemon; and what it said about each, for `admitted`."""
+    readings = {}
+    for name, seccomp in profiles.items():
+        said = len(daemon.log)
+        readings[name] = read(node, seccomp)
+        ADMITTED[name] = "not exact" in daemon.log[said:]
+    return readings
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_doors_stand_open_without_the_floor(before: dict[str, Reading], name: str) -> None:
+    """Or there would be nothing to show, and the probe might be blind."""
+    assert before[name].opened()
+
+
+def test_the_hardened_default_profile_leaves_two_doors_open(before: dict[str, Reading]) -> None:
+    """containerd's own profile denies AF_VSOCK by `socket`'s first argument, all 64 bits of it, and by no other way in."""
+    assert before["RuntimeDefault"].opened() == [
+        "x86_64 socket, high half",
+        "i386 socketcall socket",
+        "i386 socketcall socket, high half",
+    ]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_door_is_closed(after: dict[str, Reading], name: str) -> None:
+    """By the filter, and seen to be so."""
+    for door in after[name].doors:
+        if door.name in STAYS:
+            assert door.kind != "opened", door
+        else:
+            assert door.kind in {"closed-by-filter", "abi-missing"}, door
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_everything_else_is_as_it_was(before: dict[str, Reading], after: dict[str, Reading], name: str) -> None:
+    """Sockets of other families, and the answer to each system call number of three ABIs."""
+    changed = {
+        call: (result, after[name].unrelated[call])
+        for call, result in before[name].unrelated.items()
+        if result != after[name].unrelated[call]
+    }
+    if name == "default-enosys":
+        assert set(changed.values()) == {("ENOSYS", "EPERM")}
+    else:
+        assert changed.keys() <= IO_URING, changed
+        assert {result for _, result in changed.values()} <= {"ENOSYS"}
+    assert len(before[name].unrelated) == len(after[name].unrelated) > 1500
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in INEXACT])
+def test_a_door_shut_by_the_profile_itself_keeps_the_profile_s_answer(
+    before: dict[str, Reading], after: dict[str, Reading], name: str
+) -> None:
+    """The floor is never weaker than the profile, and does not change how it refuses."""
+    for was, now in zip(before[name].doors, after[name].doors, strict=True):
+        if was.kind == "closed-by-filter":
+            assert (was.family, was.name, now.result) == (was.family, was.name, was.result)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_not_exact_is_said(after: dict[str, Reading], name: str) -> None:
+    """In the daemon's log, when the container is created; and only of those."""
+    assert name in after
+    assert ADMITTED[name] == (name in INEXACT)
+
+
+def test_the_table(before: dict[str, Reading], after: dict[str, Reading], capsys: pytest.CaptureFixture[str]) -> None:
+    """For whoever reads the output of the tests."""
+    with capsys.disabled():
+        console = Console(width=260)
+        for title, readings in (("Without the floor", before), ("With the floor", after)):
+            columns = {name.replace("-", "\n"): reading for name, reading in readings.items()}
+            console.print(f"\n{title}: AF_ALG and AF_VSOCK, the worse of both")
+            console.print(table(columns))
+        console.print(LEGEND)
+    assert before.keys() == after.keys() == set(NAMES)
