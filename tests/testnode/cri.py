@@ -145,6 +145,7 @@ class Container:
         privileged: bool = False,
         annotations: Mapping[str, str] | None = None,
         capabilities: Sequence[str] = (),
+        no_new_privileges: bool = False,
         image_name: str = image.NAME,
     ) -> Container:
         """Create, without starting it."""
@@ -152,6 +153,7 @@ class Container:
             privileged=privileged,
             namespace_options=pod.config.linux.security_context.namespace_options,
             capabilities=pb.Capability(add_capabilities=capabilities),
+            no_new_privs=no_new_privileges,
             seccomp=seccomp.message(),
         )
         config = pb.ContainerConfig(
