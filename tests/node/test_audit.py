@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -41,8 +42,10 @@ version = 3
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.foreign]
 runtime_type = "io.containerd.foreign.v2"
 runtime_path = "{shim}"
-[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.foreign.options]
-BinaryName = "{runc}"
+"""
+SHIM = """\
+#!/bin/sh
+PATH={runc}:$PATH exec {shim} "$@"
 """
 
 
@@ -53,7 +56,7 @@ def is_open(container: Container) -> bool:
 
 def audit(node: Node, daemon: Daemon | None, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`seccomp-floor audit` of everything on that node."""
-    command = [COMMAND, "audit", "--containerd-socket", node.containerd.socket]
+    command: list[str | Path] = [COMMAND, "audit", "--containerd-socket", node.containerd.socket]
     if daemon is not None:
         command += ["--control-socket", daemon.control_socket]
     return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
@@ -67,8 +70,11 @@ def crowded(new_node: Callable[..., Node], tmp_path_factory: pytest.TempPathFact
     forgetful.write_text(FORGETFUL_RUNC.format(python="/usr/bin/python3", runc=programs.runc()))
     forgetful.chmod(0o755)
     foreign = directory / "foreign.toml"
-    shim = programs.containerd_directory() / "containerd-shim-runc-v2"
-    foreign.write_text(FOREIGN.format(shim=shim, runc=programs.runc()))
+    shim = directory / "shim"
+    real_shim = programs.containerd_directory() / "containerd-shim-runc-v2"
+    shim.write_text(SHIM.format(runc=programs.runc().parent, shim=real_shim))
+    shim.chmod(0o755)
+    foreign.write_text(FOREIGN.format(shim=shim))
     return new_node(handlers=(Handler(), Handler(name="forgetful", binary=forgetful)), imports=[foreign])
 
 
@@ -170,7 +176,7 @@ def test_a_runtime_that_is_not_known_to_load_sections_is_unsupported(crowded: No
 
 
 def test_the_limits_that_can_be_seen_are_shown(crowded: Node, daemon: Daemon) -> None:
-    """Privileged, CAP_SYS_PTRACE, and PID namespaces shared with what is not under the floor."""
+    """All capabilities, CAP_SYS_PTRACE, and PID namespaces shared with what is not under the floor."""
     pod = crowded.create_pod(host_pid=True)
     tracer = crowded.create_container(pod, seccomp=UNCONFINED, capabilities=["SYS_PTRACE"])
     tracer.start()

@@ -21,7 +21,7 @@ from seccomp_floor.node.audit import Finding, Reading, read_process, read_proces
 from seccomp_floor.node.judging import Judging
 from seccomp_floor.node.logs import event, printable
 from seccomp_floor.node.policy_store import PolicyStore
-from seccomp_floor.node.processes import by_container, container_of, limits
+from seccomp_floor.node.processes import by_container, container_of, in_own_namespace, limits
 from seccomp_floor.node.ptrace import GoneError, PtraceError, thread_seccomp
 from seccomp_floor.node.records import Protection, Record
 from seccomp_floor.node.state import State
@@ -71,9 +71,10 @@ class Auditor:
 
     def is_own(self, pod: PodSandbox, container: Container) -> bool:
         """Whether this is a container of the daemon's, its successor's say: of the same name, in the same namespace, and in the
-        host's PID namespace. Only who may create such pods in that namespace can make one, and could run anything on the host."""
-        host_pid = not any(namespace.type == "pid" for namespace in container.linux.namespaces)
-        return self._own == (pod.namespace, container.name) and host_pid
+        same PID namespace. Only who may create such pods in that namespace can make one, and could run anything on the host."""
+        if self._own != (pod.namespace, container.name):
+            return False
+        return all(in_own_namespace(space.path) for space in container.linux.namespaces if space.type == "pid")
 
     # Audits
 

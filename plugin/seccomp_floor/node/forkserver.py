@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from seccomp_floor.confine import Child, ConfinedError, TooSlow, error_answer, read_answer
@@ -170,7 +171,7 @@ class _Server:
             work, arguments, seconds, deadline = pickle.loads(request)  # noqa: S301 (the daemon's own words)
             left = deadline - time.monotonic()
             if left <= 0:
-                raise TooSlow(f"not begun after {seconds:g} s: other profiles are being judged")
+                raise TooSlow(f"not begun within {seconds:g} s")
             child = Child(work, arguments, left)
         except (ConfinedError, TooSlow) as error:
             self._send(number, error_answer(error))
@@ -200,10 +201,8 @@ def main() -> None:
 
     import seccomp_floor.judge  # noqa: F401 (loaded once, here, and there in every child)
 
-    try:
+    with suppress(ConnectionError):
         _Server(socket.socket(fileno=0)).serve()
-    except ConnectionError:
-        pass
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from seccomp_floor.decide import Decision, Reason, Subject, decide
 from seccomp_floor.errors import InputError, SeccompFloorError
 from seccomp_floor.floor import Mode, OnUnprovable, Policy
 from seccomp_floor.node.logs import event, printable
+from seccomp_floor.node.processes import in_own_namespace
 from seccomp_floor.node.records import Protection, Record, Records
 from seccomp_floor.nri.errors import NriError, Refused
 from seccomp_floor.nri.handlers import Handlers, Runtime
@@ -275,7 +276,7 @@ def _profile(container: nri.Container) -> Profile | None:
 def _limits(container: nri.Container) -> tuple[str, ...]:
     """What the floor cannot keep from it, as far as its specification tells."""
     pid = next((namespace for namespace in container.linux.namespaces if namespace.type == "pid"), None)
-    if pid is None:
+    if pid is None or in_own_namespace(pid.path):
         return ("host PID namespace: shared with processes that are not under the floor",)
     if pid.path:
         return ("shared PID namespace: the pause container in it is not under the floor",)

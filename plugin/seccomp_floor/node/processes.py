@@ -15,14 +15,9 @@ from pathlib import Path
 
 from seccomp_floor.node.ptrace import GoneError
 
-__all__ = ["belongs_to", "by_container", "container_of", "limits", "threads"]
+__all__ = ["by_container", "container_of", "in_own_namespace", "limits", "threads"]
 
 _CAP_SYS_ADMIN, _CAP_SYS_PTRACE = 21, 19  # include/uapi/linux/capability.h
-
-
-def belongs_to(pid: int, container: str) -> bool:
-    """Whether the process is one of that container's."""
-    return container in _cgroups(pid)
 
 
 def by_container(containers: Iterable[str]) -> dict[str, list[int]]:
@@ -65,6 +60,14 @@ def limits(pid: int) -> tuple[str, ...]:
     if bounding >> _CAP_SYS_PTRACE & 1:
         found.append("CAP_SYS_PTRACE: can take over what enters its PID namespace before that is filtered")
     return tuple(found)
+
+
+def in_own_namespace(path: str) -> bool:
+    """Whether the PID namespace at that path (of /proc) is the one that this process is in."""
+    try:
+        return Path(path).stat().st_ino == Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        return False
 
 
 def _cgroups(pid: int) -> str:
