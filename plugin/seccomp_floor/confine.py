@@ -3,33 +3,33 @@
 libseccomp never returns from adding some pairs of rules, and whoever writes a profile can write those. So a profile is judged in a
 child: it has a deadline, a limit on its memory, no descriptor but the way back, no privileges, and it dies with its parent.
 
-A child that has been taken over can send back what it likes. Its answer is therefore read by an unpickler that makes values of
-this project's classes and nothing else.
+A child that has been taken over can send back what it likes. Its answer is therefore text that holds values and nothing else
+(:mod:`seccomp_floor.plain`).
 """
 
 from __future__ import annotations
 
 import ctypes
-import io
 import os
-import pickle
 import resource
 import select
 import signal
+import struct
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NoReturn, TypeVar
 
+from seccomp_floor import plain
 from seccomp_floor.errors import SeccompFloorError
 
-__all__ = ["Child", "ConfinedError", "TooSlow", "confined"]
+__all__ = ["Child", "ConfinedError", "TooSlow", "confined", "error_answer", "read_answer"]
 
 MOST_MEMORY = 1 << 30
 """Bytes of address space that a child may have."""
-MOST_ANSWER = 64 << 20
-"""Bytes that a child may answer."""
+MOST_ANSWER = 8 << 20
+"""Bytes that a child may answer. The section of containerd's default profile takes some 20 KB."""
 NOBODY = 65534
-_PR_SET_PDEATHSIG = 1
 
 R = TypeVar("R")
 
@@ -39,7 +39,7 @@ class TooSlow(SeccompFloorError):  # noqa: N818 (reads as what it says)
 
 
 class ConfinedError(SeccompFloorError):
-    """The child ended without an answer: out of memory, a crash, or an answer that is none."""
+    """The child could not be started, or ended without an answer: out of memory, a crash, or an answer that is none."""
 
 
 def confined(work: Callable[..., R], *arguments: object, seconds: float) -> R:
@@ -49,7 +49,7 @@ def confined(work: Callable[..., R], *arguments: object, seconds: float) -> R:
 
     :param seconds: how long the child may take
     :raises TooSlow: it took longer
-    :raises ConfinedError: it ended otherwise
+    :raises ConfinedError: it did not start, or ended otherwise
     """
     child = Child(work, arguments, seconds)
     try:
@@ -69,16 +69,26 @@ def confined(work: Callable[..., R], *arguments: object, seconds: float) -> R:
 
 class Child:
     """One piece of work in a child of its own. Wait until its descriptor is readable, call :meth:`receive` until it has ended or
-    the deadline is past, then :meth:`reap`, then :meth:`answer`."""
+    the deadline is past, then :meth:`reap`, then :meth:`answer`.
+
+    :raises ConfinedError: it cannot be started
+    """
 
     def __init__(self, work: Callable[..., object], arguments: tuple[object, ...], seconds: float) -> None:
         self.ended = False
         self.seconds = seconds
         self.deadline = time.monotonic() + seconds
         self._received = bytearray()
-        self._pipe, way_back = os.pipe()
         parent = os.getpid()
-        self.pid = os.fork()
+        way_back = -1
+        try:
+            self._pipe, way_back = os.pipe()
+            self.pid = os.fork()
+        except OSError as error:
+            if way_back >= 0:
+                os.close(self._pipe)
+                os.close(way_back)
+            raise ConfinedError(f"cannot start the process that judges the profile: {error.strerror}") from error
         if self.pid == 0:
             _live(work, arguments, way_back, seconds, parent)
         os.close(way_back)
@@ -100,48 +110,39 @@ class Child:
     def reap(self) -> None:
         """Kill the child, whatever it does, and forget it."""
         os.close(self._pipe)
-        os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
+        with suppress(ProcessLookupError, ChildProcessError):  # SIGCHLD is ignored: the kernel has reaped it
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
 
     def raw_answer(self) -> bytes:
         """The answer as :func:`read_answer` takes it. :raises TooSlow: there was none in time"""
         if not self.ended:
             raise TooSlow(f"not done after {self.seconds:g} s: the profile makes libseccomp, or the proof, too slow")
-        return bytes(self._received)
+        return bytes(self._received[:MOST_ANSWER])
 
     def answer(self) -> Any:
         """What the work returned. :raises SeccompFloorError: what it raised, or that it did not end well"""
         return read_answer(self.raw_answer())
 
 
+def error_answer(error: SeccompFloorError) -> bytes:
+    """The answer of work that raised this error."""
+    return plain.dump(((type(error), str(error), vars(error)), None))
+
+
 def read_answer(data: bytes) -> Any:
     """What a child has sent. :raises SeccompFloorError: the error that it sent, or that it sent nothing that can be read"""
     try:
-        error, value = _Unpickler(io.BytesIO(data)).load()
-    except Exception as reason:
+        error, value = plain.load(data)
+        if error is None:
+            return value
+        kind, text, state = error
+        raised = kind.__new__(kind)
+        Exception.__init__(raised, text)  # whatever more its class would ask for is in its state
+        vars(raised).update(state)
+    except (AttributeError, TypeError, ValueError) as reason:
         raise ConfinedError("the process that judged the profile ended without an answer: out of memory?") from reason
-    if error is None:
-        return value
-    kind, text, state = error
-    if not (isinstance(kind, type) and issubclass(kind, SeccompFloorError)):
-        raise ConfinedError(f"the process that judged the profile failed: {text}")
-    raised = kind.__new__(kind)
-    Exception.__init__(raised, text)
-    vars(raised).update(state)
     raise raised
-
-
-class _Unpickler(pickle.Unpickler):
-    """Makes values of this package's classes only. Those are data: to make one does nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "seccomp_floor" or module.startswith("seccomp_floor."):
-            import sys
-
-            found = getattr(sys.modules.get(module), name, None)
-            if isinstance(found, type):
-                return found
-        raise pickle.UnpicklingError(f"an answer with {module}.{name} in it")
 
 
 def _live(
@@ -149,35 +150,48 @@ def _live(
 ) -> NoReturn:
     """The child's whole life."""
     try:
-        _confine(way_back, seconds, parent)
-        answer: tuple[object, object]
         try:
-            answer = (None, work(*arguments))
+            _confine(way_back, seconds, parent)
+            answer = plain.dump((None, work(*arguments)))
         except SeccompFloorError as error:
-            answer = ((type(error), str(error), vars(error)), None)
+            answer = error_answer(error)
         except Exception as error:  # noqa: BLE001 (the parent must hear of it)
-            answer = ((None, f"{type(error).__name__}: {error}", {}), None)
-        data = memoryview(pickle.dumps(answer, pickle.HIGHEST_PROTOCOL))
+            answer = error_answer(ConfinedError(f"judging the profile failed: {type(error).__name__}: {error}"))
+        data = memoryview(answer)
         while data:
             data = data[os.write(way_back, data) :]
     finally:
         os._exit(0)  # whatever happened: nothing of the parent's may run here
 
 
+PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38  # include/uapi/linux/prctl.h
+_LINUX_CAPABILITY_VERSION_3 = 0x2008_0522
+
+
 def _confine(way_back: int, seconds: float, parent: int) -> None:
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it died before that
-        os._exit(0)
+    libc = ctypes.CDLL(None, use_errno=True)
     for signal_ in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signal_, signal.SIG_DFL)
     os.closerange(0, way_back)
-    os.closerange(way_back + 1, 1 << 16)
+    os.closerange(way_back + 1, max(os.sysconf("SC_OPEN_MAX"), 1 << 16))
     resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
     resource.setrlimit(resource.RLIMIT_CPU, (int(seconds) + 2, int(seconds) + 2))
+    _drop_privileges(libc)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if os.geteuid() == 0:
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))  # no process left behind; root, if we still are, is not held to it
+    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):  # last: to change who one is clears it
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() != parent:  # it died before that
+        os._exit(0)
+
+
+def _drop_privileges(libc: ctypes.CDLL) -> None:
+    """Become nobody, if we may (CAP_SETUID, CAP_SETGID; a user namespace has a nobody only where one is mapped), and in any case
+    keep no capability and get none."""
+    with suppress(OSError):
         os.setgroups([])
         os.setresgid(NOBODY, NOBODY, NOBODY)
         os.setresuid(NOBODY, NOBODY, NOBODY)
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # changing who one is clears it
+    header = struct.pack("Ii", _LINUX_CAPABILITY_VERSION_3, 0)
+    if libc.capset(header, bytes(24)) or libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "capset or prctl(PR_SET_NO_NEW_PRIVS)")

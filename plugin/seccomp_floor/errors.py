@@ -4,6 +4,8 @@ from __future__ import annotations
 
 __all__ = ["InputError", "SeccompFloorError", "excerpt"]
 
+LONGEST_PATH = 400
+
 
 class SeccompFloorError(Exception):
     """Root of every error of this project. Its text is one line made for a person; it never carries a secret."""
@@ -12,14 +14,15 @@ class SeccompFloorError(Exception):
 class InputError(SeccompFloorError):
     """Something that was handed to us is not what it must be.
 
-    :param where: the path of the value, as its author would look for it (``linux.seccomp.syscalls[3].action``)
+    :param where: the path of the value, as its author would look for it (``linux.seccomp.syscalls[3].action``); shortened and made
+        printable where a name from outside is part of it
     :param got: the value found; shortened and made printable, since it may be hostile
     :param expected: what would have been right
     """
 
     def __init__(self, where: str, got: object, expected: str) -> None:
-        super().__init__(f"{where}: expected {expected}, got {excerpt(got)}")
-        self.where = where
+        self.where = where if where.isprintable() and len(where) <= LONGEST_PATH else excerpt(where)
+        super().__init__(f"{self.where}: expected {expected}, got {excerpt(got)}")
         self.expected = expected
 
 

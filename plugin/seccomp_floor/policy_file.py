@@ -9,14 +9,16 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 
-from seccomp_floor.errors import InputError, SeccompFloorError
+from seccomp_floor.errors import InputError, SeccompFloorError, excerpt
 from seccomp_floor.floor import FAMILIES, Apply, Floor, Mode, OnBreach, OnNoProfile, OnUnprovable, OptOut, Policy
 from seccomp_floor.profile import Action
 
 __all__ = ["DEFAULT_PATH", "PolicyError", "load_policy", "parse_policy"]
 
 DEFAULT_PATH = Path("/etc/seccomp-floor/policy.yaml")
-LARGEST = 1 << 20  # bytes; a policy is some 30 lines, and a mistaken path may be a disk image
+LARGEST = 1 << 17  # bytes; a policy is some 30 lines, and a mistaken path may be a disk image
+
+LONGEST_NAME = 64  # of a system call
 
 
 class PolicyError(SeccompFloorError):
@@ -29,30 +31,29 @@ def load_policy(path: Path | None) -> Policy:
     :param path: what the owner named; a file that is named must be there, since a lost mount must not change what is enforced
     :raises PolicyError: naming the file and what is wrong with it
     """
-    if path is None:
-        if not DEFAULT_PATH.is_file():
-            return Policy()
-        path = DEFAULT_PATH
+    named = path or DEFAULT_PATH
     try:
-        with path.open("rb") as file:
+        with named.open("rb") as file:
             data = file.read(LARGEST + 1)
     except OSError as error:
-        raise PolicyError(f"{path}: cannot read the policy: {error.strerror}") from error
-    if len(data) > LARGEST:
-        raise PolicyError(f"{path}: larger than {LARGEST} bytes: not a policy")
-    return parse_policy(data, str(path))
+        if path is None and isinstance(error, FileNotFoundError) and not DEFAULT_PATH.is_symlink():
+            return Policy()
+        raise PolicyError(f"{named}: cannot read the policy: {error.strerror}") from error
+    return parse_policy(data, str(named))
 
 
 def parse_policy(data: bytes, name: str) -> Policy:
     """A policy from YAML text. :param name: how errors name the file. :raises PolicyError: as :func:`load_policy`."""
     import yaml  # here, since the wrapper's warm path needs none of it
 
+    if len(data) > LARGEST:
+        raise PolicyError(f"{name}: larger than {LARGEST} bytes: not a policy")
     try:
         document = yaml.load(data, Loader=_loader())  # noqa: S506 (a SafeLoader of ours)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise PolicyError(f"{name}: {place}{error.problem or 'not YAML'}") from error
+        raise PolicyError(f"{name}: {place}{', '.join(filter(None, (error.context, error.problem)))}") from error
     except (yaml.YAMLError, UnicodeError, RecursionError, ValueError) as error:
         raise PolicyError(f"{name}: not YAML: {str(error).splitlines()[0]}") from error
     try:
@@ -65,16 +66,34 @@ def _loader() -> type:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """SafeLoader that refuses a key given twice: the later one would win in silence."""
+        """SafeLoader for what a person writes into a policy.
+
+        It refuses a key given twice, of which the later one would win in silence, and what makes a short text a long or a strange
+        value: aliases, merged mappings, tags.
+        """
+
+        def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            for feature in ("anchor", "tag"):
+                if getattr(event, feature, None) is not None:
+                    raise yaml.composer.ComposerError(
+                        None, None, "anchors, aliases and tags are not for policies", event.start_mark
+                    )
+            return super().compose_node(parent, index)
+
+        def flatten_mapping(self, node: yaml.MappingNode) -> None:
+            """Would merge in the mappings under keys ``<<``."""
 
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
             seen = set()
-            for key_node, _ in node.value:
-                if key_node.value in seen if isinstance(key_node.value, str) else False:
+            for key, _ in node.value:
+                if not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str":
+                    raise yaml.constructor.ConstructorError(None, None, "a key that is not a string", key.start_mark)
+                if key.value in seen:
                     raise yaml.constructor.ConstructorError(
-                        None, None, f"key {key_node.value!r} given twice", key_node.start_mark
+                        None, None, f"key {excerpt(key.value)} given twice", key.start_mark
                     )
-                seen.add(key_node.value if isinstance(key_node.value, str) else id(key_node))
+                seen.add(key.value)
             return super().construct_mapping(node, deep)
 
     return Loader
@@ -89,7 +108,7 @@ class _Section:
     def __init__(self, where: str, value: object) -> None:
         if not isinstance(value, dict):
             raise InputError(where or "the policy", value, "a mapping")
-        self.where, self.value, self.known = where, value, set[str]()
+        self.where, self.value, self.known = where, value, set[str]()  # the loader makes string keys only
 
     def path(self, key: str) -> str:
         return f"{self.where}.{key}" if self.where else key
@@ -111,7 +130,7 @@ class _Section:
     def finish(self) -> None:
         for key in self.value:
             if key not in self.known:
-                raise InputError(self.path(str(key)), key, f"only the keys {', '.join(sorted(self.known))}")
+                raise InputError(self.where or "the policy", key, f"only the keys {', '.join(sorted(self.known))}")
 
     def choice(self, key: str, default: _E) -> _E:
         if not self.has(key):
@@ -149,7 +168,7 @@ class _Door(StrEnum):
 
 def _policy(file: _Section) -> Policy:
     version = file.get("version")
-    if file.has("version") and (version != 1 or isinstance(version, bool)):
+    if file.has("version") and (version != 1 or type(version) is not int):
         raise InputError("version", version, "1")
     mode = file.choice("mode", Mode.ENFORCE)
     with file.section("floor") as section:
@@ -189,7 +208,7 @@ def _floor(section: _Section, mode: Mode) -> Floor:
     with section.section("syscalls") as syscalls:
         named = []
         for name in syscalls.value:
-            if not isinstance(name, str) or not name.isascii() or not name.replace("_", "a").isalnum():
+            if len(name) > LONGEST_NAME or not name.isascii() or not name.replace("_", "a").isalnum():
                 raise InputError(syscalls.where, name, "the name of a system call")
             named.append((name, _errno(syscalls.path(name), syscalls.get(name))))
     return Floor(

@@ -108,8 +108,8 @@ def parse_profile(value: object, where: str = "linux.seccomp") -> Profile:
         else tuple(
             _string(flag, f"{where}.flags[{n}]") for n, flag in enumerate(_array(section["flags"], f"{where}.flags"))
         ),
-        listener_path=_string(section.get("listenerPath") or "", f"{where}.listenerPath"),
-        listener_metadata=_string(section.get("listenerMetadata") or "", f"{where}.listenerMetadata"),
+        listener_path=_text(section, "listenerPath", where),
+        listener_metadata=_text(section, "listenerMetadata", where),
         syscalls=tuple(
             _syscall(rule, f"{where}.syscalls[{n}]")
             for n, rule in enumerate(_array(section.get("syscalls"), f"{where}.syscalls"))
@@ -201,6 +201,11 @@ def _string(value: object, where: str) -> str:
     if not isinstance(value, str):
         raise InputError(where, value, "a string")
     return value
+
+
+def _text(holder: Mapping[str, object], key: str, where: str) -> str:
+    value = holder.get(key)
+    return "" if value is None else _string(value, f"{where}.{key}")
 
 
 def _name(value: object, where: str) -> str:

@@ -75,6 +75,8 @@ def read_input(source: str) -> bytes:
     """A file's bytes, or stdin's for ``-``. :raises InputError: unreadable, or larger than LARGEST_INPUT."""
     try:
         if source == "-":
+            if sys.stdin is None:  # its descriptor was closed when we started
+                raise InputError("input", source, "a standard input")
             data = sys.stdin.buffer.read(LARGEST_INPUT + 1)
         else:
             with Path(source).open("rb") as file:
@@ -94,10 +96,11 @@ def parse_json(data: bytes, name: str) -> object:
     """
 
     def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            keys = [key for key, _ in pairs]
-            raise InputError(name, next(key for key in keys if keys.count(key) > 1), "each key once")
+        found: dict[str, object] = {}
+        for key, value in pairs:
+            if key in found:
+                raise InputError(name, key, "each key once")
+            found[key] = value
         return found
 
     try:
