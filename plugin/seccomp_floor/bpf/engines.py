@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from seccomp_floor.bpf import opcodes as op
 from seccomp_floor.bpf.bits import Bits
 from seccomp_floor.bpf.boxes import Boxes
 from seccomp_floor.bpf.decisions import Intricate
@@ -12,6 +13,9 @@ from seccomp_floor.bpf.program import Program
 from seccomp_floor.bpf.space import Leaves, Slice, Space
 
 __all__ = ["View", "views"]
+
+
+WITH_X = frozenset(op.ARITHMETIC) | frozenset(op.CONDITIONAL)
 
 
 class View(NamedTuple):
@@ -35,7 +39,9 @@ def views(programs: Sequence[Program], slices: Sequence[Slice], *, data: bool) -
         plain = [program for program in programs if _is_plain(program)]
         if plain:
             yield _boxes(plain, slices, False)
-    for interleaved in (False, True):
+    # Only with X can a program put two words together: then their bits had better alternate.
+    combines = any(code & op.X and code in WITH_X for program in programs for code, _, _, _ in program)
+    for interleaved in (combines, not combines):
         space = Bits(programs, interleaved=interleaved, data=data)
         try:
             yield View(space, [space.leaves(n) for n in range(len(programs))], True)
