@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from errno import EACCES, EINVAL, ENOSYS, EOPNOTSUPP, EPERM
 
 from seccomp_floor.abi import Abi
 from seccomp_floor.bpf.compile import RUNC, CompileError, RuntimeModel, abis_of_filter, compile_profile
@@ -21,10 +22,11 @@ from seccomp_floor.bpf.prove import Proof, prove
 from seccomp_floor.bpf.runc import highest_numbers, wants_stub
 from seccomp_floor.errors import SeccompFloorError
 from seccomp_floor.floor import Floor, OnNoProfile, Policy
-from seccomp_floor.profile import Profile
+from seccomp_floor.profile import Action, Profile
 from seccomp_floor.reconcile import Candidate, Change, candidates, open_profile
-from seccomp_floor.reconcile.default_errno import loses_default_errno, spelled_out
+from seccomp_floor.reconcile.by_name import by_name
 from seccomp_floor.reconcile.hardened import hardened_profile
+from seccomp_floor.reconcile.says import default_answer, multiplexed_wide
 
 __all__ = ["Judgement", "Unprovable", "Way", "examine", "judge"]
 
@@ -124,7 +126,7 @@ class _Court:
         """For a container with a profile, or with one that is added."""
         first = Change("a container without a profile gets the hardened one", (), added.syscalls) if added else None
         proof = self.prove(program)
-        if proof.holds and (added is None or not (self.way is Way.NRI and loses_default_errno(profile))):
+        if proof.holds:
             return Judgement(profile, (first,) if first else (), proof)
         return self._best(profile, program, first)
 
@@ -146,7 +148,7 @@ class _Court:
             found = Judgement(candidate.section, changes, proof, different)
             if not different:
                 return found
-            if best is None or _extent(different) < _extent(best.differences):
+            if best is None or self._extent(different) < self._extent(best.differences):
                 best = found
         if best is None:
             raise Unprovable(
@@ -158,22 +160,40 @@ class _Court:
 
     def _candidates(self, base: Profile) -> Iterator[Candidate]:
         abis = abis_of_filter(base, self.native)
-        stub = self.runtime.stub and wants_stub(base)
-        if self.way is Way.NRI and loses_default_errno(base):
-            names = (name for rule in base.syscalls for name in rule.names)
-            ceilings = highest_numbers(names, abis, self.library.resolve_on) if stub else None
-            spelled = spelled_out(base, abis, self.library.names, ceilings)
-            change = Change(
-                "NRI loses defaultErrnoRet: each call is named with the errno that the default gave it",
-                (),
-                spelled.syscalls[-2:],
+        default = default_answer(base)
+        if self.way.arrives(base).default_errno_ret != base.default_errno_ret and default.errno != EPERM:
+            reason = "defaultErrnoRet is lost on the way: each call is named with the errno that the default gave it"
+            yield from self._by_name(base, abis, base.default_action, None, reason)
+        yield from candidates(base, self.floor, abis, self.library.number, stub=self._stubbed(base))
+        if multiplexed_wide(abis) and (not default.action.denies or default.errno == ENOSYS):
+            reason = (
+                "each call is named with what the default said: rules absorb what libseccomp adds, a default does not"
             )
-            for candidate in candidates(spelled, self.floor, abis, self.library.number, stub=stub):
-                yield replace(candidate, changes=(change, *candidate.changes))
-        yield from candidates(base, self.floor, abis, self.library.number, stub=stub)
+            used = {rule.errno_ret or EPERM for rule in base.syscalls if rule.action is Action.ERRNO}
+            unused = next(errno for errno in (EPERM, EACCES, EINVAL, EOPNOTSUPP, *range(1, 4096)) if errno not in used)
+            yield from self._by_name(base, abis, Action.ERRNO, unused, reason)
 
+    def _by_name(
+        self, base: Profile, abis: tuple[Abi, ...], action: Action, errno: int | None, reason: str
+    ) -> Iterator[Candidate]:
+        ceilings = None
+        if self._stubbed(base):
+            names = (name for rule in base.syscalls for name in rule.names)
+            ceilings = highest_numbers(names, abis, self.library.resolve_on)
+        named = by_name(base, action, errno, abis, self.library.names, ceilings)
+        change = Change(reason, (), tuple(rule for rule in named.syscalls if rule not in base.syscalls))
+        for candidate in candidates(named, self.floor, abis, self.library.number, stub=self._stubbed(named)):
+            yield replace(candidate, changes=(change, *candidate.changes))
 
-def _extent(different: tuple[Difference, ...]) -> tuple[int, int]:
-    """How much differs: system calls first, then ways in which they do."""
-    numbers = sum(min(last - first + 1, 1 << 16) for found in different for first, last in found.numbers)
-    return numbers, len(different)
+    def _stubbed(self, section: Profile) -> bool:
+        return self.runtime.stub and wants_stub(section)
+
+    def _extent(self, different: tuple[Difference, ...]) -> tuple[int, int, int]:
+        """How much differs: how many system calls that there are, in how many ways, and how many numbers in all."""
+        known = total = 0
+        for found in different:
+            numbers = self.library.names(found.abi).values() if found.abi else ()
+            for first, last in found.numbers:
+                known += sum(first <= number <= last for number in numbers)
+                total += last - first + 1
+        return known, len(different), total

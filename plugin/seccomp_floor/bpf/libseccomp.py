@@ -25,6 +25,7 @@ from ctypes import (
     string_at,
 )
 from errno import EACCES, EDOM, EEXIST, EFAULT, EINVAL, ENOMEM, EOPNOTSUPP
+from fcntl import F_GETPIPE_SZ, F_SETPIPE_SZ, fcntl
 from functools import cache
 
 from seccomp_floor.abi import Abi
@@ -130,17 +131,19 @@ class Library:
         return None if number == _UNKNOWN else self.names(abi).get(name)
 
     def names(self, abi: Abi) -> dict[str, int]:
-        """Every call that an ABI has, by name."""
+        """Every call of an ABI that rules can name, by that name."""
         found = self._names.get(abi.token)
         if found is None:
             numbers = [*range(abi.base, abi.base + _MOST_CALLS), *_PRIVATE.get(abi.short, ())]
-            found = {name: number for number in numbers if (name := self._name(number, abi))}
+            found = {
+                name: number for number in numbers if (name := self._name(number, abi)) and self.known(name) is not None
+            }
             self._names[abi.token] = found
         return found
 
     def name_of(self, number: int, abi: Abi) -> str | None:
         """The name of a number on an ABI."""
-        return self._name(number, abi) if 0 <= number < 1 << 31 else None
+        return self._name(number, abi.token) if 0 <= number < 1 << 31 else None
 
     def _resolved(self, name: str, token: int) -> int:
         key = name, token
@@ -154,8 +157,13 @@ class Library:
                 self._numbers[key] = number
         return int(number)
 
-    def _name(self, number: int, abi: Abi) -> str | None:
-        text = self.calls.seccomp_syscall_resolve_num_arch(abi.token, number)
+    def _nameable(self, name: str) -> bool:
+        # Rules are translated to other ABIs by the name that this machine's number, or stand-in, has; a few have none.
+        number = self.known(name)
+        return number is not None and self._name(number, self.calls.seccomp_arch_native()) == name
+
+    def _name(self, number: int, token: int) -> str | None:
+        text = self.calls.seccomp_syscall_resolve_num_arch(token, number)
         if not text:
             return None
         try:
@@ -175,6 +183,7 @@ class Library:
             self.calls.seccomp_release(context)
 
 
+LARGEST_PROGRAM = 1 << 16  # bytes; the kernel takes half of that
 _MOST_CALLS = 1024  # above every number that an ABI has beyond its base
 _PRIVATE = {"arm": range(0x0F_0001, 0x0F_0006)}  # __ARM_NR_BASE
 _MOST_CACHED = 20_000
@@ -214,12 +223,16 @@ class Filter:
             memory = create_string_buffer(size.value)
             self._done(self.library.calls.seccomp_export_bpf_mem(self.context, memory, byref(size)), "cannot compile")
             return memory.raw[: size.value]
-        file = os.memfd_create("seccomp-filter")
+        reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            self._done(self.library.calls.seccomp_export_bpf(self.context, file), "cannot compile")
-            return os.pread(file, os.fstat(file).st_size, 0)
+            # Nothing may be lost: what does not fit, the kernel would not take as a filter either.
+            if fcntl(writing, F_GETPIPE_SZ) < LARGEST_PROGRAM:
+                fcntl(writing, F_SETPIPE_SZ, LARGEST_PROGRAM)
+            self._done(self.library.calls.seccomp_export_bpf(self.context, writing), "cannot compile")
+            return os.read(reading, LARGEST_PROGRAM)
         finally:
-            os.close(file)
+            os.close(reading)
+            os.close(writing)
 
     def _done(self, code: int, failed: str) -> None:
         if code:

@@ -21,6 +21,7 @@ from seccomp_floor.reconcile.says import (
     Answer,
     Rule,
     default_answer,
+    multiplexed_wide,
     rules_for,
     socketcall_rules,
     written,
@@ -169,7 +170,7 @@ class _Writer:
 
     def _sockets(self, whole: dict[str, int]) -> None:
         multiplexing = [abi for abi in self.abis if abi.socketcall is not None]
-        wide = any(abi.audit_arch & BITS64 for abi in multiplexing)
+        wide = multiplexed_wide(self.abis)
         families = self.floor.numbers
         denial = self._swapped(self.floor.family_errno)
         call_denial = self._swapped(ENOSYS)
@@ -276,8 +277,6 @@ class _Writer:
 
 
 _EVERYWHERE = ("read", "write", "close", "getpid", "exit")
-
-BITS64 = 0x8000_0000
 
 _FAMILIES = "{name}: {families} are denied, whatever the high half of the register"
 _SOCKETCALL = "socketcall: libseccomp would add a rule for each of socket's, without the family"

@@ -5,27 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from seccomp_floor.abi import Abi
 from seccomp_floor.floor import Floor
 from seccomp_floor.profile import Action, Arg, Operator, Profile, Syscall
 
 __all__ = [
-    "ANY",
-    "LOW",
-    "SOCKETCALLS",
-    "U64",
-    "Answer",
-    "Rule",
-    "Says",
-    "default_answer",
-    "holds",
-    "rules_for",
-    "socketcall_rules",
-    "written",
-]
+    "ANY", "IPC_CALLS", "LOW", "SOCKETCALLS", "U64", "Answer", "Rule", "Says", "default_answer", "holds", "multiplexed_wide",
+    "rules_for", "socketcall_rules", "written",
+]  # fmt: skip
 
 LOW, U64 = (1 << 32) - 1, (1 << 64) - 1
 
 EPERM = 1
+AUDIT_ARCH_64BIT = 0x8000_0000
 
 SOCKETCALLS = {
     name: call
@@ -107,6 +99,11 @@ class Rule:
     def but(self, index: int) -> tuple[Arg, ...]:
         """Its conditions on other arguments."""
         return tuple(arg for arg in self.args if arg.index != index)
+
+
+def multiplexed_wide(abis: Iterable[Abi]) -> bool:
+    """Whether one of these ABIs has ``socketcall`` and compares all 64 bits of its arguments: s390x and 64-bit PowerPC."""
+    return any(abi.socketcall is not None and abi.audit_arch & AUDIT_ARCH_64BIT for abi in abis)
 
 
 def ANY(index: int) -> Arg:  # noqa: N802 (reads like the operators beside which it stands)

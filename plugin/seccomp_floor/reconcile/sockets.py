@@ -111,6 +111,7 @@ def deny_families(
         if denial != default:
             first += [rule([_low_is(family)], denial) for family in unseen]
     kept = [rule(args, user.answer) for user in rules for args in _behind(user, families, denial)]
+    kept = [user for user in kept if user not in first]
     return Encoded(tuple(first), tuple(sorted(kept, key=lambda kept: -len(kept.args))))
 
 
@@ -195,7 +196,7 @@ def deny_calls(
             first += [_socketcall([low, *others], denial) for others in _ways_through(rules, default, denial, call)]
         elif wide and high_passes:
             if exact[0] != default:
-                first.append(_socketcall([exactly], exact[0]))
+                first.append(_socketcall([Arg(0, call, Operator.EQ)], exact[0]))
             first.append(_socketcall([low], denial))
     first += [_socketcall(leaf.args, leaf.answer) for leaf in leaves]
     last = []

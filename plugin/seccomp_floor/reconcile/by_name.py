@@ -1,8 +1,10 @@
-"""A profile without its default errno, for a way on which that errno is lost.
+"""A profile with another default than its own, and every system call that libseccomp knows named with what its own default said.
 
-NRI carries everything of a section but ``defaultErrnoRet``: what arrives denies with EPERM what the profile would have denied
-with, say, ENOSYS. So every system call that libseccomp knows is named, after the profile's own rules, with the errno that the
-default had. What cannot be named are numbers that no system call has: those alone get EPERM.
+For two ends. On a way on which the default's errno is lost (NRI carries everything of a section but ``defaultErrnoRet``), what
+arrives would deny with EPERM what the profile denies with, say, ENOSYS. And on 64-bit ABIs with ``socketcall``, a companion (see
+:mod:`.sockets`) can be absorbed by a rule, but not by a default.
+
+Numbers that no system call has cannot be named: those alone get the new default.
 """
 
 from __future__ import annotations
@@ -15,30 +17,26 @@ from seccomp_floor.abi import Abi
 from seccomp_floor.profile import Action, Profile, Syscall
 from seccomp_floor.reconcile.says import ANY, IPC_CALLS, SOCKETCALLS, Answer, default_answer, rules_for
 
-__all__ = ["loses_default_errno", "spelled_out"]
+__all__ = ["by_name"]
+
+U32 = (1 << 32) - 1
 
 
-def loses_default_errno(profile: Profile) -> bool:
-    """Whether the profile would be another one without its default errno."""
-    return default_answer(profile) != default_answer(replace(profile, default_errno_ret=None))
-
-
-def spelled_out(
+def by_name(
     profile: Profile,
+    action: Action,
+    errno: int | None,
     abis: Sequence[Abi],
     calls_of: Callable[[Abi], Mapping[str, int]],
     ceilings: Mapping[Abi, int] | None,
 ) -> Profile:
-    """The profile with EPERM as its default's errno, and the errno that it had given to each call by name.
+    """The profile with this action and errno as its default.
 
     :param abis: those that the profile's filter knows
     :param calls_of: the calls of an ABI by name, with their numbers
     :param ceilings: the highest number named on each ABI, where the runtime answers ENOSYS to all above it
     """
     default = default_answer(profile)
-    without = replace(profile, default_errno_ret=None)
-    if not loses_default_errno(profile):
-        return without
     whole: list[str] = []
     rest: list[str] = []
     for name in sorted(_nameable(abis, calls_of, ceilings, default)):
@@ -54,7 +52,7 @@ def spelled_out(
     ]
     # What was no rule, since it said what the default said, would be one now.
     kept = [rule for rule in profile.syscalls if Answer.of(rule.action, rule.errno_ret) != default]
-    return replace(without, syscalls=(*kept, *named))
+    return replace(profile, default_action=action, default_errno_ret=errno, syscalls=(*kept, *named))
 
 
 def _nameable(
@@ -69,6 +67,3 @@ def _nameable(
     for name in {name for calls, _ in tables for name in calls}:
         if enough(calls[name] <= ceiling for calls, ceiling in tables if name in calls):
             yield name
-
-
-U32 = (1 << 32) - 1
