@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from seccomp_floor.bpf import opcodes as op
@@ -13,9 +14,6 @@ from seccomp_floor.bpf.program import Program
 from seccomp_floor.bpf.space import Leaves, Slice, Space
 
 __all__ = ["View", "views"]
-
-
-WITH_X = frozenset(op.ARITHMETIC) | frozenset(op.CONDITIONAL)
 
 
 class View(NamedTuple):
@@ -33,30 +31,29 @@ def views(programs: Sequence[Program], slices: Sequence[Slice], *, data: bool) -
     :param slices: what the spaces will be asked for
     :param data: whether answers that differ in their data only (as errnos do) are to be told apart
     """
-    try:
-        yield _boxes(programs, slices, True)
-    except Intricate:
-        plain = [program for program in programs if _is_plain(program)]
-        if plain:
-            yield _boxes(plain, slices, False)
+
+    def view(space: Space[Any], judged: Sequence[Program]) -> View:
+        return View(space, [space.leaves(n) for n in range(len(judged))], len(judged) == len(programs))
+
+    with suppress(Intricate):
+        yield view(Boxes(programs, slices), programs)
+    plain = [program for program in programs if _is_plain(program)] if len(programs) > 1 else []
+    if 0 < len(plain) < len(programs):
+        with suppress(Intricate):
+            yield view(Boxes(plain, slices), plain)
     # Only with X can a program put two words together: then their bits had better alternate.
-    combines = any(code & op.X and code in WITH_X for program in programs for code, _, _, _ in program)
+    combines = any(code & op.X and code in _WITH_OPERAND for program in programs for code, _, _, _ in program)
     for interleaved in (combines, not combines):
-        space = Bits(programs, interleaved=interleaved, data=data)
-        try:
-            yield View(space, [space.leaves(n) for n in range(len(programs))], True)
-        except Intricate:
-            continue
+        with suppress(Intricate):
+            yield view(Bits(programs, interleaved=interleaved, data=data), programs)
 
 
-def _boxes(programs: Sequence[Program], slices: Sequence[Slice], whole: bool) -> View:
-    space = Boxes(programs, slices)
-    return View(space, [space.leaves(n) for n in range(len(programs))], whole)
+_WITH_OPERAND = frozenset(op.ARITHMETIC) | frozenset(op.CONDITIONAL)
 
 
 def _is_plain(program: Program) -> bool:
     try:
-        _boxes([program], (), True)
+        Boxes([program], ()).leaves(0)
     except Intricate:
         return False
     return True
