@@ -136,7 +136,7 @@ class Library:
         if found is None:
             numbers = [*range(abi.base, abi.base + _MOST_CALLS), *_PRIVATE.get(abi.short, ())]
             found = {
-                name: number for number in numbers if (name := self._name(number, abi)) and self.known(name) is not None
+                name: number for number in numbers if (name := self._name(number, abi.token)) and self._nameable(name)
             }
             self._names[abi.token] = found
         return found
