@@ -15,7 +15,7 @@ USAGE_ERROR = 2
 def main() -> None:
     """Entry point of the console script; leaves with the exit codes that :mod:`seccomp_floor.commands.common` explains."""
     if sys.argv[1:2] == ["runc"]:  # runc's own command line, untouched: see the wrapper
-        from seccomp_floor.runtime.wrapper import main as wrapper
+        from seccomp_floor.runtime.launcher import main as wrapper
 
         raise SystemExit(wrapper(sys.argv[2:]))
 

@@ -1,0 +1,88 @@
+"""The promise, with plain runtimes: every door closed, and everything else as it was."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime.runtimes import Runtime, bundle
+from testnode import probe
+from testnode.probe import AF_ALG, AF_VSOCK
+from testnode.scratch import Scratch
+
+pytestmark = pytest.mark.runtimes
+
+PROFILES = Path(__file__).parent.parent / "node" / "profiles"
+# Those that a runtime takes without somebody who listens.
+SECTIONS: dict[str, dict[str, Any] | None] = {"none": None} | {
+    path.stem: json.loads(path.read_text()) for path in sorted(PROFILES.glob("*.json")) if path.stem != "notify"
+}
+IO_URING = {f"{abi} {number}" for abi in ("x86_64", "i386", "x32") for number in (425, 426, 427)}
+PAIRS = {"i386 socketcall socketpair", "i386 socketcall socketpair, high half"}
+"""No denied family makes pairs: this door hands nothing out, and AF_UNIX pairs of 32-bit programs go through it."""
+
+
+def look(runtime: Runtime, path: Path) -> tuple[list[probe.Door], dict[str, str]]:
+    """What the probe sees as a container's own process."""
+
+    def run(command: Sequence[str]) -> str:
+        config = path / "config.json"
+        spec = json.loads(config.read_text())
+        spec["process"]["args"] = list(command)
+        config.write_text(json.dumps(spec))
+        done: subprocess.CompletedProcess[str] = runtime.run("run", "--bundle", path, "one")
+        return done.stdout
+
+    return probe.doors(run, AF_ALG, AF_VSOCK), probe.unrelated(run)
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_doors(scratch: Scratch, pair: tuple[Runtime, Runtime], name: str) -> None:
+    """Open before, closed after; all else has the same answers."""
+    section = SECTIONS[name]
+    bare, wrapped = pair
+    (was_doors, was), (now_doors, now) = (
+        look(runtime, bundle(scratch, f"{bare.name}-{name}-{number}", section=section))
+        for number, runtime in enumerate((bare, wrapped))
+    )
+    assert any(door.open for door in was_doors)
+    for before, door in zip(was_doors, now_doors, strict=True):
+        if door.name in PAIRS:
+            assert door.kind != "opened", door
+        else:
+            assert door.kind in {"closed-by-filter", "abi-missing"}, door
+        if before.kind == "closed-by-filter":
+            assert door.result == before.result
+    changed = {call for call, result in was.items() if now[call] != result}
+    assert changed <= IO_URING
+    assert len(was) == len(now) > 1500
+
+
+def test_exec_is_under_the_floor_as_well(scratch: Scratch, pair: tuple[Runtime, Runtime]) -> None:
+    """Through the wrapper and past it, by a command line and by ``--process``: the filter is in the runtime's state."""
+    bare, wrapped = pair
+    path = bundle(scratch, f"{bare.name}-exec")
+    wrapped.run("create", "--bundle", path, "two", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wrapped.run("start", "two")
+    process = path / "process.json"
+    ways: dict[str, Any] = {
+        "wrapped": lambda command: wrapped.run("exec", "two", *command).stdout,
+        "bare": lambda command: bare.run("exec", "two", *command).stdout,
+    }
+
+    def by_process(command: Sequence[str]) -> str:
+        user = {"uid": 0, "gid": 0}
+        process.write_text(json.dumps({"cwd": "/", "args": list(command), "env": [], "user": user}))
+        done: subprocess.CompletedProcess[str] = wrapped.run("exec", "--process", process, "two")
+        return done.stdout
+
+    ways["--process"] = by_process
+    for way, run in ways.items():
+        doors = probe.doors(run, AF_ALG, AF_VSOCK)
+        assert [door for door in doors if door.open and door.name not in PAIRS] == [], way
+    wrapped.run("delete", "--force", "two")
