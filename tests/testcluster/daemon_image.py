@@ -62,15 +62,15 @@ class ImageBuilder:
     def build(self, name: str, labels: Sequence[str] = ()) -> Path:
         """An archive of the image for ``ctr images import``, called `name`."""
         say(f"building {name}")
-        arguments = ["--isolation", "chroot", "--build-arg", f"BASE={BASE}", "--tag", name]
+        arguments = ["--isolation", "chroot", "--layers", "--build-arg", f"BASE={BASE}", "--tag", name]
         arguments += [argument for label in labels for argument in ("--label", label)]
         self._buildah("bud", "--file", ROOT / "deploy" / "Dockerfile", *arguments, self._context)
         archive = self.directory / f"{name.replace('/', '-').replace(':', '-')}.tar"
-        self._buildah("push", "--quiet", name, f"oci-archive:{archive}:{name}")
+        self._buildah("push", "--quiet", "--disable-compression", name, f"oci-archive:{archive}:{name}")
         return archive
 
     def _buildah(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        storage = (f"--root={self.directory}/storage", f"--runroot={self.directory}/run", "--storage-driver=vfs")
+        storage = (f"--root={self.directory}/storage", f"--runroot={self.directory}/run", "--storage-driver=overlay")
         done = subprocess.run(["buildah", *storage, *arguments], capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise RuntimeError(f"buildah {arguments[0]} failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")

@@ -71,7 +71,7 @@ class Deployment:
 
     def kubectl(self, *arguments: str) -> str:
         """kubectl in the daemon's namespace."""
-        return self.cluster.kubectl(*arguments, "--namespace", NAMESPACE)
+        return self.cluster.kubectl("--namespace", NAMESPACE, *arguments)
 
     def pods(self) -> list[dict[str, Any]]:
         """The daemon's pods that are not about to go."""
