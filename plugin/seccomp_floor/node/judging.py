@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -149,35 +150,51 @@ class Judging:
         return answer
 
 
-# What the children of the server do. They have loaded what it takes; the daemon itself never does.
+# What the children of the server do. They have loaded what it takes; the daemon itself never does. So they cannot answer with
+# errors of classes that it does not know, and answer with the text.
+
+
+class UnjudgedError(SeccompFloorError):
+    """There is no section, or no proof: the text says why."""
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    try:
+        yield
+    except SeccompFloorError as error:
+        raise UnjudgedError(str(error)) from error
 
 
 def judge_profile(profile: Profile | None, policy: Policy, native: Abi) -> Judged:
-    """:raises SeccompFloorError: no section can be proven for this profile."""
+    """:raises UnjudgedError: no section can be proven for this profile."""
     from seccomp_floor.judge import Way, judge
 
-    judgement = judge(profile, policy, native, way=Way.NRI)
+    with _in_words():
+        judgement = judge(profile, policy, native, way=Way.NRI)
     return Judged(judgement.section, len(judgement.changes), "; ".join(map(str, judgement.differences[:3])))
 
 
 def judge_section(section: Profile | None, floor: Floor, native: Abi) -> bool:
-    """:raises SeccompFloorError: the section does not do what the floor asks, and which door it leaves open."""
+    """:raises UnjudgedError: the section does not do what the floor asks, and which door it leaves open."""
     from seccomp_floor.bpf.libseccomp import resolve
     from seccomp_floor.bpf.prove import prove
     from seccomp_floor.judge import examine
     from seccomp_floor.node.audit import summary
 
-    proof = prove([], floor, resolve, native=native) if section is None else examine(section, floor, native)
+    with _in_words():
+        proof = prove([], floor, resolve, native=native) if section is None else examine(section, floor, native)
     found = summary(proof)
     if not found.holds:
         what = "it has no seccomp section" if section is None else "its seccomp section leaves a door open"
-        raise SeccompFloorError(f"{what}: {found.text.removeprefix('open: ')}")
+        raise UnjudgedError(f"{what}: {found.text.removeprefix('open: ')}")
     return found.holds
 
 
 def judge_stack(stack: tuple[bytes, ...], floor: Floor, native: Abi) -> Finding:
-    """:raises SeccompFloorError: the filters cannot be judged."""
-    return judge_filters(stack, floor, native)
+    """:raises UnjudgedError: the filters cannot be judged."""
+    with _in_words():
+        return judge_filters(stack, floor, native)
 
 
 def _relevant(policy: Policy) -> Hashable:

@@ -1,0 +1,261 @@
+"""What can happen to a daemon while containers are being created, on a node that fails closed: a table at the end.
+
+In all of it no container may run with a door open, and the node has to recover by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from testnode import UNCONFINED, CriError, Node, Nri
+from testnode.daemon import COMMAND
+from testnode.probe import AF_VSOCK, doors
+from testnode.waiting import status, until
+
+pytestmark = pytest.mark.node
+
+FAIL_CLOSED = Nri(validator=True, required_plugins=("seccomp-floor",), tolerate_annotation="example.com/tolerate")
+
+
+@dataclass
+class Load:
+    """Containers created and started one after another, each looked at from inside."""
+
+    node: Node
+    protected: list[float] = field(default_factory=list)
+    refused: list[tuple[float, str]] = field(default_factory=list)
+    unprotected: list[str] = field(default_factory=list)
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    @contextmanager
+    def running(self) -> Iterator[Load]:
+        """From the first success until one more after the end of the block."""
+        worker = threading.Thread(target=self._run)
+        worker.start()
+        try:
+            self._after(0)
+            yield self
+            self._after(time.monotonic())
+        finally:
+            self._stop.set()
+            worker.join()
+        assert self.unprotected == []
+
+    def _after(self, moment: float) -> None:
+        deadline = time.monotonic() + 60
+        while not (self.protected and self.protected[-1] > moment):
+            assert time.monotonic() < deadline, f"no container came into being; the last refusal: {self.refused[-1:]}"
+            time.sleep(0.02)
+
+    def _run(self) -> None:
+        pod = self.node.create_pod()
+        number = 0
+        while not self._stop.is_set():
+            number += 1
+            try:
+                container = self.node.create_container(pod, seccomp=UNCONFINED, name=f"c{number}")
+                container.start()
+                is_open = any(door.kind == "opened" for door in doors(container.output, AF_VSOCK))
+                container.remove()
+            except CriError as error:
+                self.refused.append((time.monotonic(), str(error)))
+                self._stop.wait(0.1)
+                continue
+            if is_open:
+                self.unprotected.append(container.id)
+            self.protected.append(time.monotonic())
+
+    def recovery(self, since: float) -> float:
+        """Seconds from a moment to the first container after the last refusal that came after it; 0 where there was none."""
+        after = [moment for moment, _ in self.refused if moment >= since]
+        return next(moment for moment in self.protected if moment > after[-1]) - since if after else 0.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A row of the table."""
+
+    fault: str
+    happened: str
+    load: Load
+    recovery: float
+
+
+OUTCOMES: list[Outcome] = []
+
+
+@pytest.fixture(scope="module")
+def node(new_node: Callable[..., Node]) -> Node:
+    """A node that creates nothing without the daemon."""
+    return new_node(nri=FAIL_CLOSED)
+
+
+@pytest.fixture
+def load(node: Node) -> Load:
+    """The load of one test."""
+    return Load(node)
+
+
+def test_killed_under_load_and_started_anew(node: Node, load: Load) -> None:
+    """As by the OOM killer, and a service manager that starts it again."""
+    with ExitStack() as stack:
+        first = stack.enter_context(node.daemon())
+        with load.running():
+            first.kill()
+            begun = time.monotonic()
+            time.sleep(1)
+            stack.enter_context(node.daemon())
+        assert load.refused
+        OUTCOMES.append(
+            Outcome("killed (SIGKILL), started anew after 1 s", "refused meanwhile", load, load.recovery(begun))
+        )
+
+
+def test_stopped_for_ten_seconds(node: Node, load: Load) -> None:
+    """As by a debugger, or a cgroup that is frozen."""
+    with node.daemon() as daemon, load.running():
+        begun = time.monotonic()
+        daemon.process.send_signal(signal.SIGSTOP)
+        time.sleep(10)
+        daemon.process.send_signal(signal.SIGCONT)
+        daemon.wait_for("registered", times=2)
+    assert load.refused
+    OUTCOMES.append(
+        Outcome("stopped (SIGSTOP) for 10 s", "refused meanwhile, registered anew", load, load.recovery(begun))
+    )
+
+
+def test_containerd_restarts_under_load(node: Node, load: Load) -> None:
+    """The daemon lives on, and is back before anything is created."""
+    with node.daemon() as daemon, load.running():
+        begun = time.monotonic()
+        node.containerd.restart()
+        daemon.wait_for("registered", times=2)
+        assert daemon.process.poll() is None
+    OUTCOMES.append(Outcome("containerd restarted", "the daemon reconnects", load, load.recovery(begun)))
+
+
+def test_the_policy_becomes_invalid(node: Node, load: Load) -> None:
+    """The old one stays in force, and that is said in the log and in the status, until the file is right again."""
+    with node.daemon() as daemon:
+        with load.running():
+            daemon.config.write_text("floor: {socketFamilies: {deny: []}\n")
+            told = until(daemon, lambda status: status.node.policy_error)
+            assert str(daemon.config) in told
+            daemon.wait_for("the old one stays in force")
+            daemon.config.unlink()
+            until(daemon, lambda status: "gone" in status.node.policy_error)
+        assert load.refused == []
+        daemon.config.write_text("version: 1\nmode: enforce\n")
+        until(daemon, lambda status: not status.node.policy_error)
+        OUTCOMES.append(Outcome("policy made invalid, then removed", "the old one stays in force", load, 0.0))
+
+
+def test_nothing_can_be_written(node: Node, load: Load) -> None:
+    """A full disk under the log: lines are lost, and nothing else."""
+    control = node.scratch.path / "control-full.sock"
+    command = [COMMAND, "run", "--nri-socket", node.containerd.nri_socket, "--control-socket", control]
+    with open("/dev/full", "wb") as full:  # noqa: PTH123
+        process = subprocess.Popen(
+            [*map(str, command), "--containerd-socket", str(node.containerd.socket)],
+            env=node.scratch.environment,
+            stderr=full,
+            stdout=full,
+            start_new_session=True,
+        )
+    try:
+        with load.running():
+            pass
+        assert process.poll() is None
+        assert load.refused == [] or load.refused[-1][0] < load.protected[0]
+    finally:
+        process.terminate()
+    assert process.wait(30) == 0
+    OUTCOMES.append(Outcome("disk full", "log lines are lost", Load(node, load.protected), 0.0))
+
+
+def test_the_nri_socket_is_removed(node: Node, load: Load) -> None:
+    """What is connected stays connected; containerd makes the socket anew when it starts."""
+    with node.daemon() as daemon, load.running():
+        node.containerd.nri_socket.unlink()
+        load._after(time.monotonic())
+        assert load.refused == []
+        begun = time.monotonic()
+        node.containerd.restart()
+        daemon.wait_for("registered", times=2)
+    OUTCOMES.append(Outcome("NRI socket removed and made anew", "the daemon reconnects", load, load.recovery(begun)))
+
+
+def test_two_daemons_and_one_leaves(node: Node, load: Load) -> None:
+    """An upgrade: the new one registers before the old one leaves. At most one creation is refused in between."""
+    with node.daemon() as old, node.daemon() as new:
+        with load.running():
+            new.wait_for("another daemon")
+            begun = time.monotonic()
+            assert old.stop() == 0
+            new.wait_for("the other daemon has left")
+        assert len(load.refused) <= 1, load.refused
+        assert status(new).node.ready
+        OUTCOMES.append(Outcome("two daemons, the older leaves", "the newer goes on", load, load.recovery(begun)))
+
+
+def test_a_hostile_pod(node: Node, load: Load) -> None:
+    """256 KiB of annotations, names that would break a log line or move a terminal."""
+    annotations = {f"example.com/{number}": "\x1b[2J\n" + "x" * 8192 for number in range(32)}
+    name = "pod\n2026-01-01T00:00:00.000Z INFO container under the floor\x1b[31m"
+    with node.daemon(arguments=["--log-format", "json"]) as daemon, load.running():
+        before = daemon.log.count("\n")
+        pod = node.create_pod(name=name, namespace="name\x85space\u2028", annotations=annotations)
+        container = node.create_container(pod, seccomp=UNCONFINED, name="con\ntainer")
+        container.start()
+        assert all(door.kind != "opened" for door in doors(container.output, AF_VSOCK))
+        pod.remove()
+        lines = daemon.log.splitlines()[before:]
+        documents = [json.loads(line) for line in daemon.log.split("\n") if line]
+        assert any("\\n" in str(document.get("pod")) for document in documents)
+        assert not any("\x1b" in line for line in lines)
+    OUTCOMES.append(Outcome("256 KiB of hostile annotations", "as any other pod", load, 0.0))
+
+
+def test_a_thousand_containers_are_known_at_the_start(node: Node, load: Load) -> None:
+    """The runtime tells of them all before it lets the daemon in, within one deadline."""
+    with node.daemon():
+        pod = node.create_pod()
+        for number in range(1000):
+            node.create_container(pod, seccomp=UNCONFINED, name=f"known{number}")
+    begun = time.monotonic()
+    with node.daemon() as daemon:
+        registered = time.monotonic() - begun
+        assert len(status(daemon).containers) >= 1000
+        with load.running():
+            pass
+        assert daemon.log.count("registered") == 1
+    OUTCOMES.append(Outcome("1000 containers known at the start", "synchronised in one session", load, registered))
+
+
+def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    """What happened, whether anything ran unprotected, and how long it took until containers were created again."""
+    assert OUTCOMES
+    table = Table(
+        title="Faults, on a node that fails closed, with containers being created all the time", title_justify="left"
+    )
+    for title in ("fault", "what happened", "protected", "refused", "unprotected", "recovered after"):
+        table.add_column(title)
+    for outcome in OUTCOMES:
+        counts = [len(outcome.load.protected), len(outcome.load.refused), len(outcome.load.unprotected)]
+        table.add_row(outcome.fault, outcome.happened, *map(str, counts), f"{outcome.recovery:.1f} s")
+    with capsys.disabled():
+        console = Console(width=160)
+        console.print()
+        console.print(table)
