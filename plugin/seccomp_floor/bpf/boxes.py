@@ -19,6 +19,9 @@ __all__ = ["Box", "Boxes"]
 MOST_MOVES = 400_000
 """Sets moved along an edge before a program counts as intricate. Real ones need about one for each edge."""
 
+MANY = 32
+"""Boxes at one node from which on it pays to look whether some of them are one."""
+
 Box = tuple[int, ...]
 """For each word, a set of its classes, never 0."""
 
@@ -50,7 +53,7 @@ class Boxes:
         flow = _Flow(tuple(others), len(nodes))
         flow.move(first, 0, numbers)
         for number, test, yes, no in nodes:
-            arrived = flow.arrived[number]
+            arrived = flow.at(number)
             if test < 0:
                 for rest, numbers in arrived.items():
                     flow.move(yes, rest, numbers)
@@ -100,18 +103,22 @@ class Boxes:
         return [ranges for ranges, _ in found], all(every for _, every in found)
 
     def unite(self, regions: Iterable[Box]) -> list[Box]:
-        """Boxes that differ in one word only become one."""
-        boxes = list(dict.fromkeys(regions))
-        before = 0
-        while len(boxes) != before:
-            before = len(boxes)
-            for word in range(op.WORDS):
-                alike: dict[Box, int] = {}
-                for box in boxes:
-                    key = box[:word] + box[word + 1 :]
-                    alike[key] = alike.get(key, 0) | box[word]
-                boxes = [(*key[:word], chosen, *key[word:]) for key, chosen in alike.items()]
-        return boxes
+        return _united(regions)
+
+
+def _united(regions: Iterable[Box]) -> list[Box]:
+    """The same points in fewer boxes: those that differ in one word only become one."""
+    boxes = list(dict.fromkeys(regions))
+    before = 0
+    while len(boxes) != before:
+        before = len(boxes)
+        for word in range(op.WORDS):
+            alike: dict[Box, int] = {}
+            for box in boxes:
+                key = box[:word] + box[word + 1 :]
+                alike[key] = alike.get(key, 0) | box[word]
+            boxes = [(*key[:word], chosen, *key[word:]) for key, chosen in alike.items()]
+    return boxes
 
 
 class _Flow:
@@ -119,7 +126,7 @@ class _Flow:
 
     def __init__(self, rest: Box, nodes: int) -> None:
         self.rests: list[Box] = [rest]
-        self.arrived: list[dict[int, int]] = [{} for _ in range(nodes)]
+        self._arrived: list[dict[int, int]] = [{} for _ in range(nodes)]
         self.returned: dict[int, dict[int, int]] = {}
         self._index = {rest: 0}
         self._splits: dict[tuple[int, int, int], tuple[int, int]] = {}
@@ -129,8 +136,20 @@ class _Flow:
         self._moves += 1
         if self._moves > MOST_MOVES:
             raise Intricate
-        there = self.arrived[target] if target >= 0 else self.returned.setdefault(~target, {})
+        there = self._arrived[target] if target >= 0 else self.returned.setdefault(~target, {})
         there[rest] = there.get(rest, 0) | numbers
+
+    def at(self, node: int) -> dict[int, int]:
+        """What arrived at a node: sets of numbers by their rest. Where it came by many ways, some of these may be one again."""
+        arrived, self._arrived[node] = self._arrived[node], {}
+        if len(arrived) > MANY:
+            self._moves += 4 * len(arrived)
+            united = _united((numbers, *self.rests[rest]) for rest, numbers in arrived.items())
+            arrived = {}
+            for numbers, *rest in united:
+                number = self._number(tuple(rest))
+                arrived[number] = arrived.get(number, 0) | numbers
+        return arrived
 
     def split(self, rest: int, word: int, chosen: int) -> tuple[int, int]:
         """The rest where a word is in a set, and where it is not; -1 for none."""
@@ -148,7 +167,9 @@ class _Flow:
     def _with(self, words: Box, word: int, chosen: int) -> int:
         if not chosen:
             return -1
-        words = (*words[: word - 1], chosen, *words[word:])
+        return self._number((*words[: word - 1], chosen, *words[word:]))
+
+    def _number(self, words: Box) -> int:
         number = self._index.setdefault(words, len(self.rests))
         if number == len(self.rests):
             self.rests.append(words)
