@@ -17,6 +17,7 @@ from seccomp_floor.floor import Floor
 from seccomp_floor.profile import Action, Arg, Operator, Profile, Syscall
 from seccomp_floor.reconcile.says import (
     ANY,
+    NONE_ABOVE,
     SOCKETCALLS,
     Answer,
     Rule,
@@ -107,7 +108,8 @@ class _Writer:
                 whole |= dict.fromkeys(("io_uring_setup", "io_uring_enter", "io_uring_register"), ENOSYS) | whole
             self._sockets(whole)
         for name, code in whole.items():
-            self._whole(name, Answer.of_floor(self.floor, code))
+            if any(self.resolve(name, abi) is not None for abi in self.abis):
+                self._whole(name, Answer.of_floor(self.floor, code))
         if self.style.anchor:
             self._anchor()
         rules = [*self.first, *self._kept(), *self.last]
@@ -125,11 +127,11 @@ class _Writer:
         for origin, rule in enumerate(self.profile.syscalls):
             out = {name for name in rule.names if origin in self.replaced.get(name, ())}
             if not out:
-                yield rule
+                yield from self._anchored(rule)
                 continue
             names = tuple(name for name in rule.names if name not in out)
             if names:
-                yield replace(rule, names=names)
+                yield from self._anchored(replace(rule, names=names))
             for name in dict.fromkeys(name for name in rule.names if name in out):
                 yield from self.replaced[name][origin]
 
@@ -138,28 +140,36 @@ class _Writer:
     def _whole(self, name: str, denial: Answer) -> None:
         rules = rules_for(self.profile, name)
         weak = [rule for rule in rules if rule.answer.weaker_than(denial)]
-        always = any(not rule.args for rule in rules)
-        after: list[Syscall] = []
-        if self.default.weaker_than(denial) and not always:
-            if len(weak) == len(rules):
-                self._put(name, Encoded((), (written(name, (), denial),)), f"{name} is denied")
-                return
-            rest = written(name, (ANY(0),), denial)
-            self.last.append(rest)
-            after.append(rest)
-        if weak:
-            places: dict[int, tuple[Syscall, ...]] = {}
+        always = any(all(arg in (ANY(arg.index), NONE_ABOVE(arg.index)) for arg in rule.args) for rule in rules)
+        open_by_default = self.default.weaker_than(denial) and not always
+        reason = f"{name} is denied"
+        if (open_by_default and len(weak) == len(rules)) or (self.style.blunt and (weak or open_by_default)):
+            args = (ANY(0), ANY(4)) if self.style.anchor and self._lacking(name) else ()
+            self._put(name, Encoded((), (written(name, args, denial),)), reason)
+            return
+        if weak or open_by_default:
+            places: dict[int, tuple[Syscall, ...]] = dict.fromkeys(self._origins(name), ())
             for rule in rules:
                 answer = denial if rule in weak else rule.answer
-                places[rule.origin] = (*places.get(rule.origin, ()), written(name, rule.args, answer))
+                places[rule.origin] = (*places[rule.origin], written(name, rule.args, answer))
             self.replaced[name] = places
-            after += [rule for rules_there in places.values() for rule in rules_there]
-        if after:
-            self.changes.append(Change(f"{name} is denied", _stated(name, rules), tuple(after)))
+            after = [rule for rules_there in places.values() for rule in rules_there]
+            if open_by_default:
+                self.last.append(written(name, (ANY(0),), denial))
+                after.append(self.last[-1])
+            self.changes.append(Change(reason, _stated(name, rules), tuple(after)))
+
+    def _origins(self, name: str) -> list[int]:
+        """The rules of the profile that name a call."""
+        return [n for n, rule in enumerate(self.profile.syscalls) if name in rule.names]
+
+    def _lacking(self, name: str) -> bool:
+        """Whether one of the ABIs lacks a call."""
+        return any(self.resolve(name, abi) is None for abi in self.abis)
 
     def _put(self, name: str, encoded: Encoded, reason: str) -> None:
         """The rules of a call are these now, wherever the profile had its own."""
-        origins = [n for n, rule in enumerate(self.profile.syscalls) if name in rule.names]
+        origins = self._origins(name)
         self.replaced[name] = dict.fromkeys(origins, ())
         self.first += encoded.first
         self.last += encoded.last
@@ -252,6 +262,17 @@ class _Writer:
         return max((number for number in numbers if number is not None), default=0)
 
     # The lost load
+
+    def _anchored(self, rule: Syscall) -> Iterator[Syscall]:
+        """A rule such that no call which an ABI lacks comes before all others there."""
+        lacking = [name for name in rule.names if self._lacking(name)] if self.style.anchor and not rule.args else []
+        if not lacking:
+            yield rule
+            return
+        names = tuple(name for name in rule.names if name not in lacking)
+        if names:
+            yield replace(rule, names=names)
+        yield replace(rule, names=tuple(lacking), args=(ANY(0), ANY(4)))
 
     def _anchor(self) -> None:
         """A rule that never holds, on a call that every ABI has.

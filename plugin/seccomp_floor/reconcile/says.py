@@ -10,8 +10,8 @@ from seccomp_floor.floor import Floor
 from seccomp_floor.profile import Action, Arg, Operator, Profile, Syscall
 
 __all__ = [
-    "ANY", "IPC_CALLS", "LOW", "SOCKETCALLS", "U64", "Answer", "Rule", "Says", "default_answer", "holds", "multiplexed_wide",
-    "rules_for", "socketcall_rules", "written",
+    "ANY", "IPC_CALLS", "LOW", "NONE_ABOVE", "SOCKETCALLS", "U64", "Answer", "Rule", "Says", "default_answer",
+    "holds", "multiplexed_wide", "rules_for", "socketcall_rules", "written",
 ]  # fmt: skip
 
 LOW, U64 = (1 << 32) - 1, (1 << 64) - 1
@@ -109,6 +109,11 @@ def multiplexed_wide(abis: Iterable[Abi]) -> bool:
 def ANY(index: int) -> Arg:  # noqa: N802 (reads like the operators beside which it stands)
     """A condition that always holds."""
     return Arg(index, 0, Operator.GE)
+
+
+def NONE_ABOVE(index: int) -> Arg:  # noqa: N802
+    """Another condition that always holds."""
+    return Arg(index, U64, Operator.LE)
 
 
 def default_answer(profile: Profile) -> Answer:
@@ -223,10 +228,12 @@ class Says:
         return tuple(dict.fromkeys([*found, self.default]))
 
     def above(self, low: int) -> tuple[Answer, ...]:
-        """The answers to values that have these low 32 bits and others than zeros above them: of one such value between all
-        that the rules name, and of those just beside."""
+        """The answers to values that have these low 32 bits and others than zeros above them."""
+        return tuple(dict.fromkeys(answer for value in self.values_of(low) if value > LOW for answer in self.at(value)))
+
+    def values_of(self, low: int) -> list[int]:
+        """Values with these low 32 bits: the least, and enough others to stand for all."""
         named = {arg.value >> 32 for rule in self.rules if (arg := rule.on(0))}
         named |= {arg.value_two >> 32 for rule in self.rules if (arg := rule.on(0))}
-        highs = {1, LOW} | {high + step for high in named for step in (-1, 0, 1)}
-        answers = (self.at(high << 32 | low) for high in sorted(highs) if 0 < high <= LOW)
-        return tuple(dict.fromkeys(answer for found in answers for answer in found))
+        highs = {0, 1, LOW} | {high + step for high in named for step in (-1, 0, 1)}
+        return [high << 32 | low for high in sorted(highs) if 0 <= high <= LOW]

@@ -93,7 +93,8 @@ def deny_families(
         high_passes = any(answer.weaker_than(denial) for answer in says.above(family))
         if passes and denial != default:
             low = _low_is(family, LOW if high_passes else U64)
-            first += [rule([low, *others], denial) for others in _ways_through(rules, default, denial, family)]
+            values = says.values_of(family) if high_passes else [family]
+            first += [rule([low, *others], denial) for others in _ways_through(rules, default, denial, values)]
         elif passes or (high_passes and exact == (default,)):
             unseen.append(family)
         elif high_passes:
@@ -115,10 +116,16 @@ def deny_families(
     return Encoded(tuple(first), tuple(sorted(kept, key=lambda kept: -len(kept.args))))
 
 
-def _ways_through(rules: Sequence[Rule], default: Answer, denial: Answer, value: int) -> list[tuple[Arg, ...]]:
-    """The conditions on other arguments under which a call with this value of argument 0 is let through; one empty way where
-    there is no such condition."""
-    ways = {rule.but(0): None for rule in rules if rule.answer.weaker_than(denial) and rule.holds_on(0, value)}
+def _ways_through(
+    rules: Sequence[Rule], default: Answer, denial: Answer, values: Iterable[int]
+) -> list[tuple[Arg, ...]]:
+    """The conditions on other arguments under which a call with one of these values of argument 0 is let through; one empty way
+    where there is no such condition."""
+    ways = {
+        rule.but(0): None
+        for rule in rules
+        if rule.answer.weaker_than(denial) and any(rule.holds_on(0, value) for value in values)
+    }
     if () in ways or default.weaker_than(denial):
         return [()]
     return list(ways)
@@ -150,10 +157,19 @@ def _behind(rule: Rule, denied: Sequence[int], denial: Answer) -> Iterator[tuple
     elif first.op is Operator.NE:
         yield (Arg(0, first.value, Operator.LT), *others)
         yield (Arg(0, first.value, Operator.GT), *others)
-    elif first.op is Operator.EQ and first.value & LOW in denied:
+    elif _one_low(first) in denied:
         return
     else:
         yield rule.args
+
+
+def _one_low(arg: Arg) -> int | None:
+    """The one low half for which a condition holds, None where there are others."""
+    if arg.op is Operator.EQ:
+        return arg.value & LOW
+    if arg.op is Operator.MASKED_EQ and arg.value & LOW == LOW:
+        return arg.value_two & LOW
+    return None
 
 
 def deny_calls(
@@ -183,6 +199,7 @@ def deny_calls(
         passes = any(answer.weaker_than(denial) for answer in exact)
         high_passes = not wide or any(answer.weaker_than(denial) for answer in says.above(call))
         low = _low_is(call, LOW if high_passes else U64)
+        values = says.values_of(call) if wide and high_passes else [call]
         # Not the question that companions ask, where it can be told from the one above.
         exactly = _low_is(call, U64) if wide else Arg(0, call, Operator.EQ)
         if passes and denial == default:
@@ -193,7 +210,7 @@ def deny_calls(
                 for rule in rules
                 if rule.but(0) and rule.holds_on(0, call) and not rule.answer.weaker_than(denial)
             ]
-            first += [_socketcall([low, *others], denial) for others in _ways_through(rules, default, denial, call)]
+            first += [_socketcall([low, *others], denial) for others in _ways_through(rules, default, denial, values)]
         elif wide and high_passes:
             if exact[0] != default:
                 first.append(_socketcall([Arg(0, call, Operator.EQ)], exact[0]))
