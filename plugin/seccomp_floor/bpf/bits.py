@@ -18,8 +18,8 @@ from seccomp_floor.bpf.space import ARCH, NR, Leaves, Ranges, Slice
 
 __all__ = ["Bits"]
 
-MOST_STEPS = 800_000
-"""Steps of all operations on functions together: some two seconds."""
+MOST_STEPS = 500_000
+"""Steps of all operations on functions together: some two seconds; a program of a thousand comparisons takes 350,000."""
 
 MOST_VALUES = 5_000
 """Different values that one RET A may return. ERRNO alone can tell 4096."""
