@@ -69,6 +69,11 @@ class Containerd:
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     @property
+    def directory(self) -> Path:
+        """Where its programs are."""
+        return programs.containerd_directory(self.version)
+
+    @property
     def socket(self) -> Path:
         """containerd's own API and CRI."""
         return self.scratch.path / "containerd.sock"
@@ -91,22 +96,25 @@ class Containerd:
 
     def start(self) -> None:
         """Start and wait until the CRI service answers; `ContainerdError` if it does not."""
-        directory = programs.containerd_directory(self.version)
         configuration = self.scratch.path / "containerd.toml"
         configuration.write_text(toml(self.configuration()))
         self.nri_socket.parent.mkdir(exist_ok=True)
         self._process = self.scratch.spawn(
-            [*self.enter(), directory / "containerd", "--config", configuration],
+            [*self.enter(), self.directory / "containerd", "--config", configuration],
             self.log,
-            {"PATH": f"{directory}:/usr/sbin:/usr/bin:/sbin:/bin"},
+            {"PATH": f"{self.directory}:{programs.runc().parent}:/usr/sbin:/usr/bin:/sbin:/bin"},
         )
         deadline = time.monotonic() + START_SECONDS
         while self._process.poll() is None and time.monotonic() < deadline:
-            if self.ctr("plugins", "list", check=False).returncode == 0 and self.nri_socket.exists():
+            if self.answers():
                 return
             time.sleep(0.1)
         tail = "\n".join(self.log.read_text().splitlines()[-15:])
         raise ContainerdError(f"containerd {self.version} did not start; the end of its log:\n{tail}")
+
+    def answers(self) -> bool:
+        """Whether clients and plugins can connect."""
+        return self.ctr("plugins", "list", check=False).returncode == 0 and self.nri_socket.exists()
 
     def enter(self) -> list[str]:
         """Words to put before a command that is to run where containerd's mounts are."""
@@ -134,8 +142,7 @@ class Containerd:
 
     def ctr(self, *arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run containerd's debugging client in the namespace of Kubernetes."""
-        program = programs.containerd_directory(self.version) / "ctr"
-        command = [program, "--address", self.socket, "--namespace", "k8s.io", *arguments]
+        command = [self.directory / "ctr", "--address", self.socket, "--namespace", "k8s.io", *arguments]
         return subprocess.run(command, check=check, capture_output=True, text=True)
 
     def import_image(self, archive: Path) -> None:
