@@ -17,12 +17,12 @@ from contextlib import suppress
 
 from seccomp_floor.errors import SeccompFloorError
 from seccomp_floor.floor import Mode, OnBreach, Policy
-from seccomp_floor.node.audit import Finding, Reading, read_process, read_processes
+from seccomp_floor.node.audit import Finding, Reading, read_processes
 from seccomp_floor.node.judging import Judging
 from seccomp_floor.node.logs import event, printable
 from seccomp_floor.node.policy_store import PolicyStore
 from seccomp_floor.node.processes import by_container, container_of, in_own_namespace, limits
-from seccomp_floor.node.ptrace import GoneError, PtraceError, thread_seccomp
+from seccomp_floor.node.ptrace import GoneError, PtraceError, read_filters, thread_seccomp
 from seccomp_floor.node.records import Protection, Record
 from seccomp_floor.node.state import State
 from seccomp_floor.pb.nri_pb2 import Container, PodSandbox
@@ -96,7 +96,8 @@ class Auditor:
             self._records.update(record.id, detail="its runtime loads the filter after this moment")
             return
         # The runtime's init has helper threads, which end with its execve: only its first thread becomes the container's.
-        reading = (await asyncio.to_thread(read_process, pid))[0]
+        filters = await asyncio.to_thread(read_filters, pid)
+        reading = Reading(pid, pid, filters.programs[::-1], filters.pause)
         policy = self._policies.policy
         finding = await self._judge(record.id, (reading,), policy)
         self._state.audits[_result(finding)] += 1

@@ -23,7 +23,7 @@ from seccomp_floor.node.state import State
 from seccomp_floor.nri.translate import as_runtime_will_see
 from seccomp_floor.profile import Profile
 
-__all__ = ["Judged", "Judging"]
+__all__ = ["Judged", "Judging", "Table", "relevant"]
 
 MOST_KEPT = 512
 """Answers that are kept, the least recently used given up first. A section of containerd's default size takes some 100 KB."""
@@ -50,14 +50,16 @@ class Judged:
     inexact: str = ""
 
 
-class _Table(Generic[T]):
+class Table(Generic[T]):
     """Answers by question, errors included; bounded."""
 
     def __init__(self) -> None:
         self._answers: OrderedDict[Hashable, tuple[T | SeccompFloorError, float]] = OrderedDict()
 
     def get(self, question: Hashable) -> T | None:
-        """:raises SeccompFloorError: that was the answer"""
+        """The answer, if there is one yet.
+
+        :raises SeccompFloorError: that was the answer"""
         found = self._answers.get(question)
         if found is None or found[1] < time.monotonic():
             return None
@@ -67,6 +69,7 @@ class _Table(Generic[T]):
         return found[0]
 
     def put(self, question: Hashable, answer: T | SeccompFloorError, seconds: float = float("inf")) -> None:
+        """Keep it for so long, if nothing that is asked for more often needs the room."""
         self._answers[question] = answer, time.monotonic() + seconds
         self._answers.move_to_end(question)
         if len(self._answers) > MOST_KEPT:
@@ -81,9 +84,9 @@ class Judging:
         self._native = native
         self._state = state
         self._timeout = DEFAULT_TIMEOUT
-        self._sections: _Table[Judged] = _Table()
-        self._closed: _Table[bool] = _Table()
-        self._findings: _Table[Finding] = _Table()
+        self._sections: Table[Judged] = Table()
+        self._closed: Table[bool] = Table()
+        self._findings: Table[Finding] = Table()
         self._slow: OrderedDict[Hashable, int] = OrderedDict()
 
     def set_request_timeout(self, seconds: float) -> None:
@@ -95,7 +98,7 @@ class Judging:
 
         :raises SeccompFloorError: there is none; the text names the door, or what is wrong with the profile
         """
-        question = profile, _relevant(policy)
+        question = profile, relevant(policy)
         found = self._sections.get(question)
         if found is None:
             found = await self._ask(self._sections, question, judge_profile, profile, policy, self._native)
@@ -124,7 +127,7 @@ class Judging:
             found = await self._ask(self._findings, question, judge_stack, stack, policy.floor, self._native)
         return found
 
-    async def _ask(self, table: _Table[T], question: Hashable, function: Callable[..., T], *arguments: object) -> T:
+    async def _ask(self, table: Table[T], question: Hashable, function: Callable[..., T], *arguments: object) -> T:
         try:
             answer = await self._server.confined(function, *arguments, seconds=self._timeout * SHARE)
         except TooSlow as error:
@@ -197,6 +200,6 @@ def judge_stack(stack: tuple[bytes, ...], floor: Floor, native: Abi) -> Finding:
         return judge_filters(stack, floor, native)
 
 
-def _relevant(policy: Policy) -> Hashable:
+def relevant(policy: Policy) -> Hashable:
     """What of a policy a section depends on."""
     return policy.floor, policy.apply.no_profile

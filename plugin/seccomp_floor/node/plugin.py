@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 from seccomp_floor.decide import Decision, Reason, Subject, decide
 from seccomp_floor.errors import InputError, SeccompFloorError
 from seccomp_floor.floor import Mode, OnUnprovable, Policy
+from seccomp_floor.node.judging import Judged, Judging, Table, relevant
 from seccomp_floor.node.logs import event, printable
 from seccomp_floor.node.processes import in_own_namespace
 from seccomp_floor.node.records import Protection, Record, Records
@@ -30,7 +31,6 @@ from seccomp_floor.profile import Profile
 
 if TYPE_CHECKING:
     from seccomp_floor.node.auditor import Auditor
-    from seccomp_floor.node.judging import Judging
     from seccomp_floor.node.policy_store import PolicyStore
     from seccomp_floor.node.state import State
 
@@ -69,6 +69,8 @@ class NodePlugin(Handlers):
         self._state = state
         self._records: Records = state.records
         self._on_registered = on_registered
+        self._answers: Table[tuple[Judged, nri.ContainerAdjustment | None]] = Table()
+        self._closed: Table[bool] = Table()
         self._background: set[asyncio.Task[None]] = set()
 
     # The session
@@ -124,8 +126,7 @@ class NodePlugin(Handlers):
                 return None
             try:
                 self._refuse_replaced(container.annotations)
-                profile = _profile(container)
-                judged = await self._judging.section(profile, policy)
+                judged, answer = await self._section(container, policy)
             except SeccompFloorError as error:
                 self._unprovable(pod, container, decision, policy, error)
                 return None
@@ -141,8 +142,7 @@ class NodePlugin(Handlers):
                 self._expect(replace(record, detail=would))
                 return None
             self._expect(record)
-            # A section that is right already is left alone: two plugins that set it fail the creation.
-            return None if judged.section in (None, profile) else adjustment(judged.section)
+            return answer
 
     async def validate_container_adjustment(self, request: nri.ValidateContainerAdjustmentRequest) -> None:
         with self._state.request("ValidateContainerAdjustment"):
@@ -153,7 +153,7 @@ class NodePlugin(Handlers):
             try:
                 self._refuse_replaced(request.adjust.annotations)
                 self._refuse_replaced(container.annotations)
-                await self._judging.require_closed(section_after(request), policy)
+                await self._require_closed(request, policy)
             except SeccompFloorError as error:
                 record = self._records.get(container.id)
                 if record is not None and record.protection is Protection.ADMITTED:
@@ -188,6 +188,30 @@ class NodePlugin(Handlers):
         self._auditor.forget(container.id)
 
     # What they share
+
+    async def _section(self, container: nri.Container, policy: Policy) -> tuple[Judged, nri.ContainerAdjustment | None]:
+        """The container's section, as a judgement and as an answer. The message itself is the key to what was answered before: to
+        take a profile apart takes longer than all the rest.
+
+        :raises SeccompFloorError: there is none that could be proven, or the profile is none
+        """
+        question = _message(container), relevant(policy)
+        answered = self._answers.get(question)
+        if answered is None:
+            profile = _profile(container)
+            judged = await self._judging.section(profile, policy)
+            # A section that is right already is left alone: two plugins that set it fail the creation.
+            answer = None if judged.section in (None, profile) else adjustment(judged.section)
+            answered = judged, answer
+            self._answers.put(question, answered)
+        return answered
+
+    async def _require_closed(self, request: nri.ValidateContainerAdjustmentRequest, policy: Policy) -> None:
+        """:raises SeccompFloorError: what the container will have is open, or cannot be judged"""
+        question = _message(request.adjust), _message(request.container), policy.floor
+        if not self._closed.get(question):
+            await self._judging.require_closed(section_after(request), policy)
+            self._closed.put(question, True)
 
     def _decide(self, pod: nri.PodSandbox, container: nri.Container, policy: Policy) -> Decision:
         """:raises Refused: the container's annotation makes no sense"""
@@ -261,6 +285,11 @@ class NodePlugin(Handlers):
         task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+def _message(holder: nri.Container | nri.ContainerAdjustment) -> bytes | None:
+    """The section that it carries, as it came."""
+    return holder.linux.seccomp_policy.SerializeToString() if holder.linux.HasField("seccomp_policy") else None
 
 
 def _profile(container: nri.Container) -> Profile | None:
