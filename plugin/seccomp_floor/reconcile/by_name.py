@@ -42,8 +42,8 @@ def by_name(
     for name in sorted(_nameable(abis, calls_of, ceilings, default)):
         multiplexer = "socketcall" if name in SOCKETCALLS else "ipc" if name in IPC_CALLS else None
         rules = rules_for(profile, name)
-        if any(not rule.args for rule in rules) or (multiplexer and rules_for(profile, multiplexer) and not rules):
-            continue  # a rule for the call would also be one for the multiplexer, whose own say otherwise
+        if any(not rule.args for rule in rules) or (multiplexer and (rules or rules_for(profile, multiplexer))):
+            continue  # one for a multiplexed call would also be one for the multiplexer, where others say otherwise
         (rest if rules or name in ("socketcall", "ipc") else whole).append(name)
     named = [
         Syscall(tuple(names), default.action, default.errno, args)
