@@ -16,11 +16,11 @@ from seccomp_floor.bpf.space import ARCH, NR, Leaves, Ranges, Slice
 
 __all__ = ["Box", "Boxes"]
 
-MOST_MOVES = 400_000
-"""Sets moved along an edge before a program counts as intricate. Real ones need about one for each edge."""
+MOST_MOVES = 2_000_000
+"""Sets moved along an edge before a program counts as intricate: some second. Real programs need about one for each edge."""
 
 MANY = 32
-"""Boxes at one node from which on it pays to look whether some of them are one."""
+"""Boxes at one node from which on it may pay to look whether some of them are one."""
 
 Box = tuple[int, ...]
 """For each word, a set of its classes, never 0."""
@@ -131,6 +131,7 @@ class _Flow:
         self._index = {rest: 0}
         self._splits: dict[tuple[int, int, int], tuple[int, int]] = {}
         self._moves = 0
+        self._many = MANY
 
     def move(self, target: int, rest: int, numbers: int) -> None:
         self._moves += 1
@@ -142,9 +143,10 @@ class _Flow:
     def at(self, node: int) -> dict[int, int]:
         """What arrived at a node: sets of numbers by their rest. Where it came by many ways, some of these may be one again."""
         arrived, self._arrived[node] = self._arrived[node], {}
-        if len(arrived) > MANY:
-            self._moves += 4 * len(arrived)
+        if len(arrived) > self._many:
             united = _united((numbers, *self.rests[rest]) for rest, numbers in arrived.items())
+            if len(united) > self._many // 2:  # for nothing, or almost: the next time at twice as many
+                self._many = 2 * len(united)
             arrived = {}
             for numbers, *rest in united:
                 number = self._number(tuple(rest))
