@@ -239,10 +239,12 @@ class Filter:
             raise CompileError(f"libseccomp {'.'.join(map(str, self.library.version))} {failed}: {_meaning(code)}")
 
 
-@cache
+_loaded = cache(Library)
+
+
 def library(path: str = SONAME) -> Library:
     """The library of that soname or path, loaded once. :raises CompileError: as :class:`Library`"""
-    return Library(path)
+    return _loaded(path)
 
 
 def resolve(name: str, abi: Abi) -> int | None:
