@@ -35,7 +35,8 @@ console = Console(highlight=False)
 
 def main() -> int:
     """0 if the daemon kept its promise, 1 if not."""
-    signal.signal(signal.SIGTERM, leave)
+    for number in (signal.SIGINT, signal.SIGTERM):  # the first as well: a shell's background jobs start with it ignored
+        signal.signal(number, leave)
     try:
         return show()
     except KeyboardInterrupt:
