@@ -66,7 +66,7 @@ def read_process(pid: int) -> tuple[Reading, ...]:
             except GoneError:
                 continue
         filters = read_filters(tid)
-        readings.append(Reading(pid, tid, filters.programs[::-1], filters.pause))
+        readings.append(Reading(pid, tid, filters.programs, filters.pause))
     return tuple(readings)
 
 

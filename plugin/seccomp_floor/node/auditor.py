@@ -97,7 +97,7 @@ class Auditor:
             return
         # The runtime's init has helper threads, which end with its execve: only its first thread becomes the container's.
         filters = await asyncio.to_thread(read_filters, pid)
-        reading = Reading(pid, pid, filters.programs[::-1], filters.pause)
+        reading = Reading(pid, pid, filters.programs, filters.pause)
         policy = self._policies.policy
         finding = await self._judge(record.id, (reading,), policy)
         self._state.audits[_result(finding)] += 1

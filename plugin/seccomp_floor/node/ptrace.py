@@ -53,8 +53,8 @@ class GoneError(PtraceError):
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """A thread's filters as the kernel holds them, newest first, each an array of ``struct sock_filter``; and the seconds that
-    the thread stood still."""
+    """A thread's filters as the kernel holds them, oldest first (kernel/seccomp.c, ``get_nth_filter``), each an array of ``struct
+    sock_filter``; and the seconds that the thread stood still."""
 
     programs: tuple[bytes, ...]
     pause: float
