@@ -310,6 +310,12 @@ def test_an_answer_makes_values_and_nothing_else(answer: object) -> None:
         read_answer(text)
 
 
+def test_what_a_module_of_ours_imports_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seccomp_floor.profile.Signals", signal.Signals, raising=False)
+    with pytest.raises(ValueError, match="no class of ours"):
+        plain.load(b'["enum", "seccomp_floor.profile", "Signals", 9]')
+
+
 @pytest.mark.parametrize(
     "error",
     [
