@@ -19,6 +19,7 @@ import pytest
 import hostile
 from seccomp_floor.confine import MOST_ANSWER, ConfinedError, TooSlow
 from seccomp_floor.errors import InputError
+from seccomp_floor.node import forkserver
 from seccomp_floor.node.forkserver import MOST_AT_ONCE, ForkServer
 
 LONG = 60.0  # nothing here takes that long unless it hangs
@@ -130,12 +131,15 @@ def test_errors() -> None:
     serving(scenario)
 
 
-def test_late_work_is_killed_and_its_place_is_free() -> None:
+def test_late_work_is_killed_and_its_place_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forkserver, "_GRACE", LONG)  # however busy this machine is, the server's word is awaited
+
     async def scenario(server: ForkServer) -> None:
         await server.confined(hostile.echo, seconds=LONG)
-        late = [server.confined(hostile.endless, seconds=0.3) for _ in range(3 * MOST_AT_ONCE)]
-        for outcome in await asyncio.gather(*late, return_exceptions=True):
-            assert isinstance(outcome, TooSlow)
+        late = [server.confined(hostile.endless, seconds=1.0) for _ in range(3 * MOST_AT_ONCE)]
+        outcomes = [type(outcome) for outcome in await asyncio.gather(*late, return_exceptions=True)]
+        assert set(outcomes) <= {TooSlow, ConfinedError}
+        assert outcomes[:MOST_AT_ONCE] == [TooSlow] * MOST_AT_ONCE
         assert await server.confined(hostile.echo, 1, seconds=LONG) == (1,)
         await until(lambda: not children(server_of(os.getpid())))
 
@@ -147,7 +151,7 @@ def test_the_time_that_work_waits_for_its_turn_counts() -> None:
         await server.confined(hostile.echo, seconds=LONG)
         before = [asyncio.create_task(server.confined(hostile.endless, seconds=LONG)) for _ in range(MOST_AT_ONCE)]
         await until(lambda: len(children(server_of(os.getpid()))) == MOST_AT_ONCE)
-        with pytest.raises(TooSlow):
+        with pytest.raises(ConfinedError):  # which is no fault of this work's
             await server.confined(hostile.echo, seconds=0.2)
         assert not any(task.done() for task in before)
         server.stop()

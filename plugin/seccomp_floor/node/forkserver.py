@@ -67,6 +67,8 @@ class ForkServer:
 
         :param work: a function of a module, which the server imports
         :param seconds: from now; time spent waiting for other work counts
+        :raises TooSlow: it took longer, by itself
+        :raises ConfinedError: it did not get that far: the server ended, or was busy with other work; or as there
         """
         request = pickle.dumps((work, arguments, seconds, time.monotonic() + seconds))
         self._last = number = (self._last + 1) & 0xFFFF_FFFF
@@ -77,7 +79,8 @@ class ForkServer:
                 writer.write(_HEADER.pack(number, len(request)) + request)
                 data = await answered
         except TimeoutError as error:
-            raise TooSlow(f"not done after {seconds:g} s") from error
+            # The server ends what is too slow. Where its word does not come, we were stopped or starved: no fault of the work's.
+            raise ConfinedError(f"no judgement within {seconds:g} s: the daemon was held up") from error
         except OSError as error:
             raise ConfinedError(f"cannot start the process that judges profiles: {error.strerror}") from error
         finally:
@@ -171,9 +174,9 @@ class _Server:
             work, arguments, seconds, deadline = pickle.loads(request)  # noqa: S301 (the daemon's own words)
             left = deadline - time.monotonic()
             if left <= 0:
-                raise TooSlow(f"not begun within {seconds:g} s")
+                raise ConfinedError(f"not begun within {seconds:g} s: other profiles were being judged")
             child = Child(work, arguments, left)
-        except (ConfinedError, TooSlow) as error:
+        except ConfinedError as error:
             self._send(number, error_answer(error))
             return
         self.children[child] = number
