@@ -205,7 +205,7 @@ class _Writer:
         if multiplexing and "socketcall" not in whole:
             self._socketcall(denied, call_denial, leaves, wide, dropping)
         for name, those in reversed(encoded.items()):
-            if not self.replaced.get("socketcall") and multiplexing:
+            if multiplexing and "socketcall" not in self.replaced:
                 # Nothing absorbs companions but those of the profile's own rules, if they come first.
                 those = Encoded((), (*those.last, *those.first))
             self._put(name, those, _FAMILIES.format(name=name, families=" and ".join(self.floor.families)))
@@ -228,6 +228,8 @@ class _Writer:
             return Companions()
         call = Arg(0, SOCKETCALLS[name], Operator.EQ)
         leaves = {rule.but(0): Rule((call, *rule.but(0)), rule.answer) for rule in reversed(rules)}
+        if () in leaves:
+            leaves = {(): leaves[()]}
         if not self.default.weaker_than(denial) or () in leaves or (wide and leaves):
             return Companions(tuple(leaves.values()))
         if call_denial is not None and not leaves:

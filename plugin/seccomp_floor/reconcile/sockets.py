@@ -205,11 +205,10 @@ def deny_calls(
         if passes and denial == default:
             left_out.append(call)
         elif passes:
-            first += [
-                _socketcall([exactly, *rule.but(0)], rule.answer)
-                for rule in rules
-                if rule.but(0) and rule.holds_on(0, call) and not rule.answer.weaker_than(denial)
-            ]
+            asked = [rule for rule in rules if rule.holds_on(0, call)]
+            if all(rule.but(0) for rule in asked):  # else one without further conditions has absorbed the others
+                kept = [rule for rule in asked if not rule.answer.weaker_than(denial)]
+                first += [_socketcall([exactly, *rule.but(0)], rule.answer) for rule in kept]
             first += [_socketcall([low, *others], denial) for others in _ways_through(rules, default, denial, values)]
         elif wide and high_passes:
             if exact[0] != default:
