@@ -13,7 +13,7 @@ from pathlib import Path
 
 from runtime import debian
 from runtime.installation import install
-from runtime.runtimes import ENTER, HIDE_UNIFIED, SECONDS, rootfs
+from runtime.runtimes import ENTER, HIDE_UNIFIED, SECONDS, laid_over_etc, rootfs
 from testnode.scratch import MARK, Scratch
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "runtimes.md"
@@ -66,7 +66,7 @@ def with_settings(scratch: Scratch) -> str:
         (settings / "runtimes").mkdir(parents=True)
         for name in ("runc", "crun"):
             (settings / "runtimes" / name).symlink_to(programs_for_all(scratch) / name)
-    return f"mount -t overlay -o lowerdir={settings.parent}:/etc overlay /etc"
+    return laid_over_etc(settings.parent)
 
 
 def programs_for_all(scratch: Scratch) -> Path:

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
+
 from testnode.scratch import Scratch
 
 ROOT = Path(__file__).parents[2]
@@ -15,9 +17,8 @@ DEBIAN_PYTHON = Path("/usr/bin/python3")
 
 
 def install(scratch: Scratch) -> Path:
-    """The directory of the installed programs; the wheel's own, without its dependencies, of which the wrapper needs none.
-
-    ``seccomp-floor-crun`` is linked there as the documentation says.
+    """The directory of the installed programs. Dependencies are those of the tests' own environment, found by a ``.pth`` file;
+    ``seccomp-floor-crun`` is linked as the documentation says.
     """
     directory = scratch.path / "opt"
     programs = directory / "bin"
@@ -39,6 +40,8 @@ def install(scratch: Scratch) -> Path:
     subprocess.run(
         [*pip, "--python", str(programs / "python3"), "install", "--no-index", "--no-deps", str(wheel)], check=True
     )
+    packages = next((directory / "lib").glob("python3*/site-packages"))
+    (packages / "dependencies.pth").write_text(f"{Path(yaml.__file__).parents[1]}\n")
     (programs / "seccomp-floor-crun").symlink_to("seccomp-floor-runc")
     scratch.path.chmod(0o711)  # users without root pass through
     return programs

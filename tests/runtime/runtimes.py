@@ -91,6 +91,11 @@ def runtimes(scratch: Scratch) -> dict[str, tuple[Runtime, Runtime]]:
     }
 
 
+def laid_over_etc(directory: Path) -> str:
+    """A script that lays a directory over /etc, in a mount namespace."""
+    return f"mount -t overlay -o lowerdir={directory}:/etc overlay /etc"
+
+
 def rootfs(scratch: Scratch) -> Path:
     """A root file system of busybox and the probe."""
     root = scratch.path / "rootfs"
