@@ -12,12 +12,16 @@ from typing import Any
 import click
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry, generate_latest
 
 from seccomp_floor.commands.run import command as run_command
 from seccomp_floor.commands.status import command as status_command
 from seccomp_floor.decide import ANNOTATION
 from seccomp_floor.floor import Mode, Policy
 from seccomp_floor.node.daemon import IDENTITY
+from seccomp_floor.node.metrics import StateCollector
+from seccomp_floor.node.policy_store import PolicyStore
+from seccomp_floor.node.state import State
 from seccomp_floor.policy_file import load_policy
 
 ROOT = Path(__file__).parents[2]
@@ -94,8 +98,8 @@ def test_the_daemon_is_not_filtered(daemonset: dict[str, Any]) -> None:
     """A process with a seccomp filter cannot read those of others; no setting that systemd makes of one is in the unit."""
     [container] = daemonset["spec"]["containers"]
     assert container["securityContext"]["seccompProfile"] == {"type": "Unconfined"}
-    filtering = ("SystemCall", "Restrict", "MemoryDenyWriteExecute", "LockPersonality", "PrivateDevices")
-    filtering += ("ProtectClock", "ProtectHostname", "ProtectKernel")
+    protect = ("ProtectClock", "ProtectHostname", "ProtectKernel")
+    filtering = ("SystemCall", "Restrict", "MemoryDenyWriteExecute", "LockPersonality", "PrivateDevices", *protect)
     lines = [line for line in UNIT.read_text().splitlines() if not line.startswith("#")]
     assert not [line for line in lines if line.startswith(filtering)]
 
@@ -134,3 +138,22 @@ def test_the_dashboard_is_valid_json_without_two_panels_of_one_id() -> None:
     dashboard = json.loads((KUBERNETES / "components" / "monitoring" / "dashboard.json").read_text())
     ids = [panel["id"] for panel in dashboard["panels"]]
     assert len(ids) == len(set(ids)) > 0
+
+
+MONITORING = KUBERNETES / "components" / "monitoring"
+
+
+def test_alerts_and_dashboard_ask_for_metrics_that_there_are(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("version: 1\n")
+    state = State()
+    with state.request("CreateContainer"):  # a histogram has no samples before its first observation
+        pass
+    registry = CollectorRegistry()
+    registry.register(StateCollector(state, PolicyStore(policy), ("1", "2")))
+    served = set(re.findall(r"^(seccomp_floor_\w+)", generate_latest(registry).decode(), re.MULTILINE))
+    families = {name for metric in registry.collect() for name in (metric.name, f"{metric.name}_total")}
+    for file in ("alerts.yaml", "dashboard.json"):
+        asked = set(re.findall(r"seccomp_floor_\w+", (MONITORING / file).read_text()))
+        assert asked
+        assert asked <= served | families, file

@@ -37,7 +37,7 @@ def effective(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The plugins' settings, as containerd would run with them."""
     main = tmp_path_factory.mktemp("containerd") / "config.toml"
     main.write_text(WRITTEN_BY_HAND.format(directory=DROP_INS))
-    command = [programs.containerd_directory() / "containerd", "--config", main, "config", "dump"]
+    command = [str(programs.containerd_directory() / "containerd"), "--config", str(main), "config", "dump"]
     dump = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     plugins: dict[str, Any] = tomllib.loads(dump)["plugins"]
     return plugins
