@@ -178,7 +178,8 @@ def _confine(way_back: int, seconds: float, parent: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (int(seconds) + 2, int(seconds) + 2))
     _drop_privileges(libc)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))  # no process left behind; root, if we still are, is not held to it
+    # No process left behind; root, if we still are, is not held to it.
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
     if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):  # last: to change who one is clears it
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
     if os.getppid() != parent:  # it died before that

@@ -14,10 +14,11 @@ import errno
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from seccomp_floor.abi import Abi
+from seccomp_floor.abi import ABIS, Abi
+from seccomp_floor.errors import InputError
 from seccomp_floor.floor import FAMILIES, Floor
 
-__all__ = ["MODULE_LOAD", "SYS_SOCKET", "SYS_SOCKETPAIR", "Door", "Resolve", "doors", "floor_answer"]
+__all__ = ["MODULE_LOAD", "SYS_SOCKET", "SYS_SOCKETPAIR", "Door", "Resolve", "doors", "floor_answer", "require_known"]
 
 SYS_SOCKET, SYS_SOCKETPAIR = 1, 8  # include/uapi/linux/net.h
 LOW = 0xFFFF_FFFF
@@ -92,6 +93,13 @@ def doors(floor: Floor, abi: Abi, resolve: Resolve) -> tuple[Door, ...]:
         for name, number in zip(("io_uring_setup", "io_uring_enter", "io_uring_register"), abi.io_uring, strict=True):
             found.append(Door(name, "any socket", abi, number, errno.ENOSYS, denied=floor.io_uring))
     return tuple(found)
+
+
+def require_known(floor: Floor, resolve: Resolve) -> None:
+    """A name that no ABI has is a slip of the pen, and would deny nothing in silence. :raises InputError: for such a name"""
+    for name, _ in floor.syscalls:
+        if all(resolve(name, abi) is None for abi in ABIS.values()):
+            raise InputError("floor.syscalls", name, "the name of a system call that libseccomp knows")
 
 
 def floor_answer(denied: Iterable[Door], number: int, args: tuple[int, ...]) -> int | None:

@@ -151,11 +151,7 @@ class _Court:
             if best is None or self._extent(different) < self._extent(best.differences):
                 best = found
         if best is None:
-            raise Unprovable(
-                "no section could be proven to hold the floor: " + "; ".join(dict.fromkeys(failures))
-                if failures
-                else ""
-            )
+            raise Unprovable("no section could be proven to hold the floor: " + "; ".join(dict.fromkeys(failures)))
         return best
 
     def _candidates(self, base: Profile) -> Iterator[Candidate]:

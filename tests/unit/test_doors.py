@@ -9,7 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from seccomp_floor.abi import ABIS, Abi, abi_named
-from seccomp_floor.doors import MODULE_LOAD, Door, doors, floor_answer
+from seccomp_floor.doors import MODULE_LOAD, Door, doors, floor_answer, require_known
+from seccomp_floor.errors import InputError
 from seccomp_floor.floor import Floor
 
 X86_64, X86, X32 = map(abi_named, ("x86_64", "x86", "x32"))
@@ -123,3 +124,12 @@ def test_the_first_door_answers() -> None:
     assert floor_answer(twice, 5, (0, 0, 0, 7, 0, 0)) == 1
     assert floor_answer(reversed(twice), 5, (0, 0, 0, 7, 0, 0)) == 2
     assert floor_answer(reversed(twice), 5, (7, 7, 7, 8, 7, 7)) == 1
+
+
+def test_a_name_that_no_abi_has_would_deny_nothing_in_silence() -> None:
+    def known(name: str, abi: Abi) -> int | None:
+        return 26 if (name, abi) == ("s390_runtime_instr", abi_named("s390x")) else None
+
+    require_known(Floor(syscalls=(("s390_runtime_instr", EPERM),)), known)
+    with pytest.raises(InputError, match=r"floor\.syscalls: expected the name of a system call .*, got 'kyectl'"):
+        require_known(Floor(syscalls=(("kyectl", EPERM),)), known)

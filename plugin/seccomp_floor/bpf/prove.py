@@ -19,7 +19,7 @@ from seccomp_floor.bpf.entrances import STRANGERS, abi_slice, door_slice
 from seccomp_floor.bpf.machine import SeccompData, run_stack
 from seccomp_floor.bpf.program import RET_ALLOW, RET_USER_NOTIF, Program, action_of, check, describe, rank, strictest
 from seccomp_floor.bpf.space import CannotJudgeError, Slice
-from seccomp_floor.doors import MODULE_LOAD, Door, Resolve, doors
+from seccomp_floor.doors import MODULE_LOAD, Door, Resolve, doors, require_known
 from seccomp_floor.floor import Floor
 from seccomp_floor.profile import Action
 
@@ -100,9 +100,11 @@ def prove(filters: Sequence[Program], floor: Floor, resolve: Resolve, *, native:
     :param filters: from the oldest to the newest; none: an unconfined task, which can use every ABI of the machine
     :param resolve: numbers of the floor's further system calls
     :param native: the machine's own ABI
+    :raises InputError: where the floor names a system call that there is not
     :raises ProgramError: where one is no filter that the kernel takes
     :raises CannotJudgeError: where the answer cannot be had in bounded time
     """
+    require_known(floor, resolve)
     for program in filters:
         check(program)
     machine = abis_of_machine(native)
