@@ -34,11 +34,12 @@ lint: .venv/installed  ## ruff and mypy
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy --no-error-summary
 
-setup: .venv/installed  ## Debian packages, containerd and runc; from then on only looked for
+setup: .venv/installed  ## Debian packages, containerd, runc and other runtimes; from then on only looked for
 	@$(BIN)/python -m testnode --all
+	@$(BIN)/python -m runtime.debian
 
 # `sys.executable`, because python3 may be a version manager's shim, which costs tenths of a second at every start.
-.venv/installed: requirements/test.lock pyproject.toml hatch_build.py $(wildcard proto/*.proto)
+.venv/installed: requirements/test.lock pyproject.toml hatch_build.py $(wildcard proto/*.proto) plugin/launcher/seccomp-floor-runc
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
 	@echo "==> virtual environment in .venv" >&2
 	@test -x $(BIN)/python -a -x $(BIN)/pip || $(PYTHON) -c 'import ensurepip' 2>/dev/null || \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +14,8 @@ import pytest
 from runtime import debian
 from runtime.engines import documented
 from runtime.installation import install
-from testnode import NONE, RUNTIME_DEFAULT, UNCONFINED, CriError, Scratch, Seccomp, image, probe, programs
+from seccomp_floor.runtime.config import MARK
+from testnode import NONE, RUNTIME_DEFAULT, UNCONFINED, CriError, Node, Scratch, Seccomp, image, probe, programs
 from testnode.containerd import Containerd, Handler
 from testnode.cri import Client, Container, Pod
 from testnode.probe import AF_ALG, AF_VSOCK
@@ -163,3 +165,18 @@ def test_ctr(generation: Generation) -> None:
         return done.stdout
 
     assert open_doors(run) == []
+
+
+def test_together_with_the_daemon(able: None) -> None:  # noqa: ARG001
+    """Both on one node: the section is made once, by the plugin, which comes first, and the wrapper leaves it alone."""
+    with Scratch() as outside:  # for the installation, which the handler names
+        drop_in = outside.path / "seccomp-floor-runc.toml"
+        drop_in.write_text(documented(outside, "2.x", "toml"))
+        with Node(imports=[drop_in]) as node, node.daemon():
+            container = node.run(RUNTIME_DEFAULT, handler=HANDLER)
+            assert open_doors(container.output) == []
+            (config,) = node.scratch.path.glob(f"state/*/k8s.io/{container.id}/config.json")
+            spec = json.loads(config.read_text())
+            assert spec["linux"]["seccomp"] == container.section()
+            assert MARK not in spec["annotations"]
+            container.pod.remove()
