@@ -17,6 +17,7 @@ from seccomp_floor.floor import Floor
 from seccomp_floor.profile import Action, Arg, Operator, Profile, Syscall
 from seccomp_floor.reconcile.says import (
     ANY,
+    MULTIPLEXED,
     NONE_ABOVE,
     SOCKETCALLS,
     Answer,
@@ -109,7 +110,7 @@ class _Writer:
             self._sockets(whole)
         for name, code in whole.items():
             if any(self.resolve(name, abi) is not None for abi in self.abis):
-                self._whole(name, Answer.of_floor(self.floor, code))
+                self._whole(name, self._swapped(code) if name in MULTIPLEXED else Answer.of_floor(self.floor, code))
         if self.style.anchor:
             self._anchor()
         rules = [*self.first, *self._kept(), *self.last]
@@ -139,6 +140,14 @@ class _Writer:
 
     def _whole(self, name: str, denial: Answer) -> None:
         rules = rules_for(self.profile, name)
+        if any(
+            rule.answer.weaker_than(denial) for through in MULTIPLEXED.get(name, ()) for rule in self._rules(through)
+        ):
+            # Only a rule without conditions swallows what libseccomp adds for the calls behind it.
+            self._put(
+                name, Encoded((written(name, (), denial),), ()), f"{name} is denied, and all that goes through it"
+            )
+            return
         weak = [rule for rule in rules if rule.answer.weaker_than(denial)]
         always = any(all(arg in (ANY(arg.index), NONE_ABOVE(arg.index)) for arg in rule.args) for rule in rules)
         open_by_default = self.default.weaker_than(denial) and not always
@@ -158,6 +167,10 @@ class _Writer:
                 self.last.append(written(name, (ANY(0),), denial))
                 after.append(self.last[-1])
             self.changes.append(Change(reason, _stated(name, rules), tuple(after)))
+
+    def _rules(self, name: str) -> list[Rule]:
+        """The profile's rules for a call, unless the floor denies it whole."""
+        return [] if name in dict(self.floor.syscalls) else rules_for(self.profile, name)
 
     def _origins(self, name: str) -> list[int]:
         """The rules of the profile that name a call."""

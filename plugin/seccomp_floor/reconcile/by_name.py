@@ -15,7 +15,7 @@ from errno import ENOSYS
 
 from seccomp_floor.abi import Abi
 from seccomp_floor.profile import Action, Profile, Syscall
-from seccomp_floor.reconcile.says import ANY, IPC_CALLS, SOCKETCALLS, Answer, default_answer, rules_for
+from seccomp_floor.reconcile.says import ANY, MULTIPLEXED, Answer, default_answer, rules_for
 
 __all__ = ["by_name"]
 
@@ -40,11 +40,11 @@ def by_name(
     whole: list[str] = []
     rest: list[str] = []
     for name in sorted(_nameable(abis, calls_of, ceilings, default)):
-        multiplexer = "socketcall" if name in SOCKETCALLS else "ipc" if name in IPC_CALLS else None
+        multiplexer = next((by for by, through in MULTIPLEXED.items() if name in through), None)
         rules = rules_for(profile, name)
         if any(not rule.args for rule in rules) or (multiplexer and (rules or rules_for(profile, multiplexer))):
             continue  # one for a multiplexed call would also be one for the multiplexer, where others say otherwise
-        (rest if rules or name in ("socketcall", "ipc") else whole).append(name)
+        (rest if rules or name in MULTIPLEXED else whole).append(name)
     named = [
         Syscall(tuple(names), default.action, default.errno, args)
         for names, args in ((whole, ()), (rest, (ANY(0),)))

@@ -10,7 +10,7 @@ from seccomp_floor.floor import Floor
 from seccomp_floor.profile import Action, Arg, Operator, Profile, Syscall
 
 __all__ = [
-    "ANY", "IPC_CALLS", "LOW", "NONE_ABOVE", "SOCKETCALLS", "U64", "Answer", "Rule", "Says", "default_answer",
+    "ANY", "IPC_CALLS", "LOW", "MULTIPLEXED", "NONE_ABOVE", "SOCKETCALLS", "U64", "Answer", "Rule", "Says", "default_answer",
     "holds", "multiplexed_wide", "rules_for", "socketcall_rules", "written",
 ]  # fmt: skip
 
@@ -39,6 +39,9 @@ IPC_CALLS = frozenset(
     }
 )  # fmt: skip
 """What goes through ``ipc(2)``."""
+
+MULTIPLEXED = {"socketcall": frozenset(SOCKETCALLS), "ipc": IPC_CALLS}
+"""The multiplexers that some ABIs have, and what goes through each."""
 
 # From the strictest to the most permissive (seccomp(2)).
 _RANKS = {
