@@ -492,3 +492,17 @@ def test_high_halves_of_socketcalls_own_argument(native: Abi) -> None:
 
 def test_runc_is_the_runtime_where_none_is_named() -> None:
     assert judge(None, POLICY, X86_64) == judge(None, POLICY, X86_64, runtime=RUNC)
+
+
+@pytest.mark.parametrize("errno", [EPERM, EACCES])
+def test_a_multiplexer_denied_whole(errno: int) -> None:
+    """Every allowed call behind it would open it again."""
+    both = replace(POLICY, floor=Floor(syscalls=(("bind", errno), ("socketcall", errno))))
+    given = profile(allowed(EVERYDAY + " socket bind connect listen"))
+    obvious = replace(given, syscalls=(*given.syscalls, denied("socketcall", errno)))
+    judgement = judge(given, both, X86_64)
+    assert judgement.proof.closed
+    assert judgement.section is not None
+    assert outcome(obvious, "socketcall", 3, abi=X86) == ("ALLOW" if errno == EPERM else "ERRNO(EACCES)")
+    assert outcome(judgement.section, "socketcall", 3, abi=X86).startswith("ERRNO")
+    assert outcome(judgement.section, "connect", abi=X86) == "ALLOW"
