@@ -7,7 +7,6 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from seccomp_floor.bpf import opcodes as op
-from seccomp_floor.bpf.bits import Bits
 from seccomp_floor.bpf.boxes import Boxes
 from seccomp_floor.bpf.decisions import Intricate
 from seccomp_floor.bpf.program import Program
@@ -41,6 +40,10 @@ def views(programs: Sequence[Program], slices: Sequence[Slice], *, data: bool) -
     if 0 < len(plain) < len(programs):
         with suppress(Intricate):
             yield view(Boxes(plain, slices), plain)
+    from seccomp_floor.bpf.bits import (
+        Bits,
+    )  # here, since next to nobody needs it, and every container waits for imports
+
     # Only with X can a program put two words together: then their bits had better alternate.
     combines = any(code & op.X and code in _WITH_OPERAND for program in programs for code, _, _, _ in program)
     for interleaved in (combines, not combines):
