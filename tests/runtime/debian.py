@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from testnode import programs
@@ -23,15 +24,29 @@ INSTALLED = (
 )  # fmt: skip
 
 
+SUITE = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
+NEWER_SUITE = "trixie"
+"""Its containerd is of the generation between bookworm's and what is built here, and runs on bookworm's libraries."""
+
+
 def directory() -> Path:
     """The root of the unpacked packages; made where it is missing."""
-    target = programs.cache() / f"debian-{platform.freedesktop_os_release()['VERSION_CODENAME']}"
+    return _unpacked(f"debian-{SUITE}", PACKAGES, SUITE)
+
+
+def newer_containerd() -> Path:
+    """The directory of the newer suite's containerd."""
+    return _unpacked(f"debian-{NEWER_SUITE}-containerd", ("containerd",), NEWER_SUITE) / "usr" / "bin"
+
+
+def _unpacked(name: str, packages: Sequence[str], suite: str) -> Path:
+    target = programs.cache() / name
     if not target.is_dir():
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not target.is_dir():
-                _unpack(target)
+                _unpack(target, packages, suite)
     return target
 
 
@@ -50,17 +65,39 @@ def path() -> str:
     return f"{root}/usr/sbin:{root}/usr/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def _unpack(target: Path) -> None:
-    programs.say(f"unpacking Debian's {', '.join(PACKAGES)}")
+def _unpack(target: Path, packages: Sequence[str], suite: str) -> None:
+    programs.say(f"unpacking {', '.join(packages)} of Debian {suite}")
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        download = ["apt-get", "-o", "APT::Sandbox::User=root", "download", *PACKAGES]
+        apt = ["apt-get", "-qq", "-o", "APT::Sandbox::User=root"]
+        if suite != SUITE:
+            apt += _lists_of(suite, Path(scratch))
+        download = [*apt, "download", *packages]
         if subprocess.run(download, cwd=scratch, capture_output=True, check=False).returncode:
-            subprocess.run(["apt-get", "-qq", "update"], check=True)
+            subprocess.run([*apt, "update"], check=True)
             subprocess.run(download, cwd=scratch, capture_output=True, check=True)
         part = Path(scratch) / "root"
         for package in Path(scratch).glob("*.deb"):
             subprocess.run(["dpkg", "-x", package, part], check=True)
         part.rename(target)
+
+
+def _lists_of(suite: str, scratch: Path) -> list[str]:
+    """Options for an apt that knows another suite, from where this machine has its own, and leaves the machine's lists alone."""
+    etc = Path("/etc/apt")
+    sources = [etc / "sources.list", etc / "sources.list.d" / "debian.sources"]
+    known = next((path for path in sources if path.exists() and SUITE in path.read_text()), None)
+    if known is None:
+        raise programs.SetupError(f"none of {', '.join(map(str, sources))} names Debian's {SUITE}")
+    (scratch / known.name).write_text(known.read_text().replace(SUITE, suite))
+    for directory in ("lists/partial", "cache/archives/partial"):
+        (scratch / directory).mkdir(parents=True)
+    settings = {
+        "Dir::Etc::sourcelist": scratch / known.name,
+        "Dir::Etc::sourceparts": "-",
+        "Dir::State::lists": scratch / "lists",
+        "Dir::Cache": scratch / "cache",
+    }
+    return [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
 
 
 def main() -> int:
@@ -70,7 +107,7 @@ def main() -> int:
         return 0
     try:
         programs.install_debian_packages(INSTALLED)
-        programs.say(f"Debian's runtimes: {directory()}")
+        programs.say(f"Debian's runtimes: {directory()}, {newer_containerd()}")
     except (programs.SetupError, subprocess.CalledProcessError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

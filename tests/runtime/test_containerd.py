@@ -64,10 +64,20 @@ class DebianContainerd(Containerd):
         }
 
 
+class NewerContainerd(DebianContainerd):
+    """That of Debian's next suite."""
+
+    @property
+    def directory(self) -> Path:
+        """Where its programs are."""
+        return debian.newer_containerd()
+
+
 GENERATIONS: dict[str, tuple[type[Containerd], str]] = {
     programs.CONTAINERD: (Containerd, programs.CONTAINERD),
     programs.CONTAINERD_BEFORE: (Containerd, programs.CONTAINERD_BEFORE),
     "Debian's": (DebianContainerd, "of Debian"),
+    f"Debian {debian.NEWER_SUITE}'s": (NewerContainerd, f"of Debian {debian.NEWER_SUITE}"),
 }
 
 
