@@ -53,7 +53,16 @@ def service() -> Iterator[Service]:
         sockets = ["--nri-socket", node.containerd.nri_socket, "--containerd-socket", node.containerd.socket]
         bounds = f"--bounding-set=-all,{','.join(f'+{name}' for name in capabilities)}"
         process = node.scratch.spawn(
-            ["setpriv", bounds, "--no-new-privs", PROGRAM, *arguments, *sockets, "--control-socket", control],
+            [
+                "setpriv",
+                bounds,
+                "--no-new-privs",
+                str(PROGRAM),
+                *arguments,
+                *map(str, sockets),
+                "--control-socket",
+                str(control),
+            ],
             node.scratch.path / "daemon.log",
             {"NOTIFY_SOCKET": str(node.scratch.path / "notify.sock")},
         )
