@@ -28,7 +28,7 @@ def new_node(root: None) -> Iterator[Callable[..., Node]]:  # noqa: ARG001
 
 @pytest.fixture(scope="module")
 def node(new_node: Callable[..., Any]) -> Node:
-    """A node with containerd's own settings, which let containers through when a plugin is gone."""
+    """A node that lets containers through when a plugin is gone, as containerd does by default."""
     node = new_node()
     assert isinstance(node, Node)
     return node

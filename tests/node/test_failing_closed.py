@@ -25,6 +25,12 @@ FAIL_CLOSED = Nri(
 
 
 @pytest.fixture(scope="module")
+def node(new_node: Callable[..., Node]) -> Node:
+    """A node with containerd's own settings."""
+    return new_node(nri=Nri())
+
+
+@pytest.fixture(scope="module")
 def closed_node(new_node: Callable[..., Node]) -> Node:
     """A node that fails closed."""
     return new_node(nri=FAIL_CLOSED)

@@ -54,7 +54,7 @@ def test_launched_by_containerd(new_node: Callable[..., Node], tmp_path: Path) -
         "main()\n"
     )
     launcher.chmod(0o755)
-    node = new_node(nri=Nri(plugin_path=tmp_path))
+    node = new_node(nri=Nri(plugin_path=tmp_path, request_timeout="20s"))
     assert open_doors(node.run(UNCONFINED)) == []
     assert open_doors(node.run(RUNTIME_DEFAULT)) == []
 

@@ -10,7 +10,7 @@
 * `daemon`: `seccomp-floor run` as a child process.
 """
 
-from testnode.containerd import Containerd, Handler, Nri
+from testnode.containerd import PATIENT, Containerd, Handler, Nri
 from testnode.cri import NONE, RUNTIME_DEFAULT, UNCONFINED, Container, CriError, ExecResult, Pod, Seccomp, localhost
 from testnode.daemon import Daemon
 from testnode.node import Node
@@ -18,6 +18,7 @@ from testnode.scratch import Scratch
 
 __all__ = [
     "NONE",
+    "PATIENT",
     "RUNTIME_DEFAULT",
     "UNCONFINED",
     "Container",

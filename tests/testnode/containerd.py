@@ -39,6 +39,10 @@ class Nri:
     plugin_config_path: Path | None = None
 
 
+PATIENT = Nri(request_timeout="20s")
+"""For tests that are not about time: on a crowded machine the default may be too short to judge a profile in."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handler:
     """A CRI runtime handler, of the runc shim."""

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from testnode import image, probe, programs
-from testnode.containerd import Containerd, Handler, Nri
+from testnode.containerd import PATIENT, Containerd, Handler, Nri
 from testnode.cri import NONE, Client, Container, Pod, Seccomp, localhost
 from testnode.daemon import Daemon
 from testnode.scratch import Scratch
@@ -32,7 +32,7 @@ class Node:
         self.scratch = Scratch()
         try:
             self.containerd = Containerd(
-                scratch=self.scratch, version=version, nri=nri or Nri(), handlers=handlers, imports=imports
+                scratch=self.scratch, version=version, nri=nri or PATIENT, handlers=handlers, imports=imports
             )
             self.containerd.start()
             self.probe = self.scratch.path / "probe"
