@@ -232,10 +232,10 @@ def test_a_floor_that_only_watches() -> None:
 
 
 def test_further_system_calls_of_the_floor() -> None:
-    floor = Floor(families=(), syscalls=(("ptrace", 1), ("absent", 38)))
+    floor = Floor(families=(), syscalls=(("ptrace", 1), ("elsewhere", 38)))
 
     def resolve(name: str, abi: Abi) -> int | None:
-        return 101 if name == "ptrace" and abi is X86_64 else None
+        return {("ptrace", X86_64): 101, ("elsewhere", abi_named("s390x")): 7}.get((name, abi))
 
     body = denying(X86_64, 101)
     assert prove([body], floor, resolve, native=X86_64).closed
