@@ -228,3 +228,13 @@ def test_a_container_without_the_daemon_is_audited_open(crowded: Node) -> None:
     assert shown.returncode == 1
     assert "x86_64 socket" in shown.stdout
     container.pod.remove()
+
+
+def test_each_runtime_is_tried_when_the_daemon_registers(crowded: Node, daemon: Daemon) -> None:
+    """A throw-away container shows what a runtime makes of a section, before anybody's container does."""
+    daemon.wait_for("a runtime is not what was proven")
+    shown = until(daemon, lambda status: status.node.runtimes)
+    assert shown["runc"] == "closed, read from the kernel"
+    assert shown["forgetful"].startswith("does not load what was proven")
+    assert "foreign" not in shown
+    until(daemon, lambda _: crowded.containerd.ctr("namespaces", "list", "--quiet").stdout.split() == ["k8s.io"])

@@ -137,14 +137,24 @@ def test_a_metrics_address_that_is_none(address: str) -> None:
 
 
 def test_mode_log_shows_who_uses_the_doors(node: Node) -> None:
-    """Nothing is denied, nothing is a breach; the kernel's records are counted for the pod."""
-    with node.daemon("version: 1\nmode: log\n") as daemon:
+    """Nothing is denied, nothing is a breach; the kernel's records are counted for the pod whose process made the call."""
+    with node.daemon("version: 1\nmode: log\nfloor: {socketFamilies: {deny: [AF_UNIX]}}\n") as daemon:
+        pod = node.create_pod()
+        command = ["/bin/busybox", "syslogd", "-n", "-O", "/tmp/log"]  # makes an AF_UNIX socket, and stays
+        container = node.create_container(pod, seccomp=UNCONFINED, command=command)
+        container.start()
+        until(daemon, lambda status: (found := row(status, container.id)) is not None and found.uses)
+        assert standing(daemon, container.id, "watched").uses == 1
+        assert status(daemon).node.breaches == 0
+        daemon.wait_for("uses a door pod=default")
+        pod.remove()
+
+
+def test_mode_log_denies_nothing(node: Node) -> None:
+    """Whoever used a door goes on using it."""
+    with node.daemon("version: 1\nmode: log\n"):
         container = node.run(UNCONFINED)
         assert is_open(container)
-        until(daemon, lambda status: (found := row(status, container.id)) is not None and found.uses)
-        standing(daemon, container.id, "watched")
-        assert status(daemon).node.breaches == 0
-        daemon.wait_for("a container uses a door")
         container.pod.remove()
 
 

@@ -112,6 +112,8 @@ def _audit(targets: Iterable[Target], floor: Floor) -> Iterator[Answer]:
 
 
 def _judge(filters: tuple[bytes, ...], floor: Floor) -> Finding:
+    import seccomp_floor.judge  # noqa: F401 (a confined child may not be able to read it from disk)
+
     try:
         return confined(judge_filters, filters, floor, this_machine(), seconds=MOST_SECONDS)
     except SeccompFloorError as error:

@@ -20,7 +20,7 @@ from google.protobuf.message import Message
 from seccomp_floor.errors import SeccompFloorError
 from seccomp_floor.pb import containerd_pb2 as pb
 
-__all__ = ["HONOURS_SECTIONS", "Containerd", "ContainerdError", "CriContainer", "Handler"]
+__all__ = ["HONOURS_SECTIONS", "Containerd", "ContainerdError", "CriContainer", "Handler", "wrapped"]
 
 NAMESPACE = "k8s.io"
 """containerd's namespace of CRI containers."""
@@ -78,6 +78,11 @@ class Handler:
         """As :attr:`CriContainer.honours_sections`."""
         return self.runtime in HONOURS_SECTIONS
 
+    def runc_options(self) -> AnyMessage:
+        """The part of its options that says which program is run."""
+        options = pb.RuncOptions(binary_name=str(self.options.get("BinaryName", "")))
+        return wrapped("containerd.runc.v1.Options", options)
+
 
 class Containerd:
     """A client; connects when it is first asked. Calls block, for :data:`SECONDS` at the most."""
@@ -101,40 +106,40 @@ class Containerd:
 
     def version(self) -> str:
         """containerd's version, as it was built with."""
-        return self._call("containerd.services.version.v1.Version/Version", Empty(), pb.VersionResponse).version
+        return self.call("containerd.services.version.v1.Version/Version", Empty(), pb.VersionResponse).version
 
     def pid_namespace(self) -> int:
         """The inode of containerd's PID namespace: pids that it names are pids there."""
         method = "containerd.services.introspection.v1.Introspection/Server"
-        return self._call(method, Empty(), pb.ServerResponse).pidns
+        return self.call(method, Empty(), pb.ServerResponse).pidns
 
     def plugins(self, *filters: str) -> list[pb.Plugin]:
         """containerd's own plugins, with what went wrong when they were loaded."""
         method = "containerd.services.introspection.v1.Introspection/Plugins"
-        return list(self._call(method, pb.PluginsRequest(filters=filters), pb.PluginsResponse).plugins)
+        return list(self.call(method, pb.PluginsRequest(filters=filters), pb.PluginsResponse).plugins)
 
     def containers(self) -> list[CriContainer]:
         """Every CRI container (the pods' own are not among them), running or not."""
         listing = pb.ListContainersRequest(filters=[f'labels."{_KIND}"==container'])
-        found = self._call("containerd.services.containers.v1.Containers/List", listing, pb.ListContainersResponse)
+        found = self.call("containerd.services.containers.v1.Containers/List", listing, pb.ListContainersResponse)
         pids = self.pids()
         return [_container(container, pids.get(container.id, 0)) for container in found.containers]
 
     def container(self, identity: str) -> CriContainer:
         """One container."""
         request = pb.GetContainerRequest(id=identity)
-        found = self._call("containerd.services.containers.v1.Containers/Get", request, pb.GetContainerResponse)
+        found = self.call("containerd.services.containers.v1.Containers/Get", request, pb.GetContainerResponse)
         return _container(found.container, self.pids().get(identity, 0))
 
     def pids(self) -> dict[str, int]:
         """The first process of every running container."""
-        tasks = self._call("containerd.services.tasks.v1.Tasks/List", pb.ListTasksRequest(), pb.ListTasksResponse)
+        tasks = self.call("containerd.services.tasks.v1.Tasks/List", pb.ListTasksRequest(), pb.ListTasksResponse)
         running = (pb.TASK_CREATED, pb.TASK_RUNNING, pb.TASK_PAUSED, pb.TASK_PAUSING)
         return {task.container_id or task.id: task.pid for task in tasks.tasks if task.status in running}
 
     def cri_configuration(self) -> Mapping[str, Any]:
         """The CRI plugin's effective configuration."""
-        answer = self._call("runtime.v1.RuntimeService/Status", pb.CriStatusRequest(verbose=True), pb.CriStatusResponse)
+        answer = self.call("runtime.v1.RuntimeService/Status", pb.CriStatusRequest(verbose=True), pb.CriStatusResponse)
         return _mapping(_json(answer.info.get("config", "{}")))
 
     def handlers(self) -> tuple[dict[str, Handler], str]:
@@ -150,23 +155,22 @@ class Containerd:
 
     def runtime_features(self, handler: Handler) -> tuple[pb.RuntimeInfo, Mapping[str, Any]]:
         """What a handler's runtime says of itself: its name and version, and what ``runc features`` prints."""
-        chosen = pb.RuncOptions(binary_name=str(handler.options.get("BinaryName", "")))
-        runtime = pb.RuntimeRequest(runtime_path=handler.runtime)
-        runtime.options.CopyFrom(_any("containerd.runc.v1.Options", chosen))
-        options = _any("containerd.types.RuntimeRequest", runtime)
+        runtime = pb.RuntimeRequest(runtime_path=handler.runtime, options=handler.runc_options())
+        options = wrapped("containerd.types.RuntimeRequest", runtime)
         request = pb.PluginInfoRequest(type="io.containerd.runtime.v2", id="task", options=options)
         method = "containerd.services.introspection.v1.Introspection/PluginInfo"
-        info = pb.RuntimeInfo.FromString(self._call(method, request, pb.PluginInfoResponse).extra.value)
+        info = pb.RuntimeInfo.FromString(self.call(method, request, pb.PluginInfoResponse).extra.value)
         return info, _mapping(_json(info.features.value))
 
-    def _call(self, method: str, request: Message, answer: type[_Answer]) -> _Answer:
+    def call(self, method: str, request: Message, answer: type[_Answer], namespace: str = NAMESPACE) -> _Answer:
+        """Any other call. :raises ContainerdError: containerd says no, or nothing"""
         call: grpc.UnaryUnaryMultiCallable[Message, _Answer] = self._channel.unary_unary(
             f"/{method}",
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=answer.FromString,
         )
         try:
-            return call(request, timeout=SECONDS, metadata=(("containerd-namespace", NAMESPACE),))
+            return call(request, timeout=SECONDS, metadata=(("containerd-namespace", namespace),))
         except grpc.RpcError as error:
             # Not exported as such, but every error of a call is a Call and so has details.
             raise ContainerdError(f"{self.socket}: {method.rpartition('/')[2]}: {error.details()}") from None
@@ -186,7 +190,8 @@ def _container(container: pb.Container, pid: int) -> CriContainer:
     )
 
 
-def _any(name: str, message: Message) -> AnyMessage:
+def wrapped(name: str, message: Message) -> AnyMessage:
+    """A message under its full name, as containerd's API carries it."""
     return AnyMessage(type_url=name, value=message.SerializeToString())
 
 

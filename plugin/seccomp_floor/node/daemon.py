@@ -8,9 +8,11 @@ by people: control, metrics, containerd's API.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 import signal
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +41,9 @@ __all__ = ["IDENTITY", "Options", "run"]
 
 IDENTITY = Identity("seccomp-floor", "90")
 """Late among the plugins, to see what the others have made of a section."""
+
+AGAIN_SECONDS = 2.0
+"""The rest before what did not work at the start is tried again."""
 
 log = logging.getLogger(__name__)
 
@@ -87,13 +92,14 @@ class Daemon:
         self._state.auditing = unreadable
         self._judging = Judging(server, native, self._state)
         self._auditor = Auditor(policies, self._judging, self._state)
+        self._helpers: set[asyncio.Task[None]] = set()
         self._control: grpc.aio.Server | None = None
         self._kernel_log = KernelLog(self._state, self._doors)
         self._stop = asyncio.Event()
-        self._first = asyncio.Event()
+        self._registered = asyncio.Event()
         self._proven = asyncio.Event()
         self._hang_up = asyncio.Event()
-        self._plugin = NodePlugin(policies, self._judging, self._auditor, self._state, self._first.set)
+        self._plugin = NodePlugin(policies, self._judging, self._auditor, self._state, self._on_registered)
 
     async def run(self) -> None:
         """Until a signal says that it is enough."""
@@ -109,17 +115,16 @@ class Daemon:
             self._reload_on_hang_up(),
             self._auditor.look_for_restored(),
         )
-        helpers = [asyncio.create_task(part) for part in work]
-        for helper in helpers:
-            helper.add_done_callback(self._helper_ended)
+        for part in work:
+            self._spare(part)
         try:
             await session
         finally:
             self._stop.set()
             notify("STOPPING=1")
-            for helper in helpers:
+            for helper in self._helpers:
                 helper.cancel()
-            await asyncio.gather(*helpers, return_exceptions=True)
+            await asyncio.gather(*self._helpers, return_exceptions=True)
             if self._control is not None:
                 await self._control.stop(None)
         event(log, logging.INFO, "stopped")
@@ -140,11 +145,11 @@ class Daemon:
 
     async def _prepare(self) -> None:
         """What can wait until the runtime has us: tests of ourselves, and faces for people."""
-        await self._self_test()
+        self._spare(self._self_test())
         await self._face_people()
-        await self._first.wait()
-        await self._look_at_runtimes()
+        await self._registered.wait()
         await self._proven.wait()
+        await self._look_at_runtimes()
         notify("READY=1")
         await take_over(self._options.nri_socket.parent, lambda: sweep(self._options.nri_socket))
 
@@ -156,11 +161,14 @@ class Daemon:
                 logging.ERROR,
                 f"filters cannot be read from the kernel, so no container is audited: {self._state.auditing}",
             )
-        try:
-            await self._accept(self._policies.policy)
-        except SeccompFloorError as error:
-            self._state.self_test = str(error)
-            event(log, logging.ERROR, f"the self-test failed, containers will be refused: {error}")
+        while not self._proven.is_set():
+            try:
+                await self._accept(self._policies.policy)
+            except SeccompFloorError as error:
+                if self._state.self_test != str(error):
+                    event(log, logging.ERROR, f"the self-test failed, containers will be refused: {error}")
+                self._state.self_test = str(error)
+                await asyncio.sleep(AGAIN_SECONDS)  # a node that was too busy is not so for ever
 
     async def _accept(self, policy: Policy) -> None:
         """Try a policy on what every node has, containers without a profile.
@@ -208,31 +216,57 @@ class Daemon:
                 lambda: picture(self._state, self._policies, versions),
                 lambda: not self._state.ready,
             )
-            if self._options.metrics is not None:
-                from seccomp_floor.node.metrics import StateCollector, serve_metrics
-
-                serve_metrics(self._options.metrics, StateCollector(self._state, self._policies, versions))
         except SeccompFloorError as error:
             event(log, logging.ERROR, str(error))
+        if self._options.metrics is not None:
+            self._spare(self._serve_metrics(self._options.metrics, versions))
+
+    async def _serve_metrics(self, address: tuple[str, int], versions: tuple[str, str]) -> None:
+        """As soon as the address is to be had: in an upgrade the predecessor still has it."""
+        from seccomp_floor.node.metrics import StateCollector, serve_metrics
+
+        collector = StateCollector(self._state, self._policies, versions)
+        for tries in itertools.count():
+            try:
+                serve_metrics(address, collector)
+            except SeccompFloorError as error:
+                if tries == 0:
+                    event(log, logging.WARNING, f"{error}; trying again until it is free")
+                await asyncio.sleep(AGAIN_SECONDS)
+            else:
+                return
+
+    def _on_registered(self) -> None:
+        """The runtime may be another than before: of another version, with other handlers."""
+        if self._registered.is_set():
+            self._spare(self._look_at_runtimes())
+        self._registered.set()
 
     async def _look_at_runtimes(self) -> None:
-        """Which handlers' runtimes load seccomp sections: only containerd itself knows."""
-        from seccomp_floor.node.containerd import Containerd, ContainerdError
+        """Which handlers' runtimes load seccomp sections, as containerd says; and whether they load ours as it was proven."""
+        from seccomp_floor.node.containerd import ContainerdError
+        from seccomp_floor.node.runtimes import ask, try_all, unsupporting
 
-        def look() -> frozenset[str]:
-            with Containerd(self._options.containerd_socket) as containerd:
-                handlers, default = containerd.handlers()
-            unsupporting = {name for name, handler in handlers.items() if not handler.honours_sections}
-            return frozenset(unsupporting | ({""} if default in unsupporting else set()))
-
+        socket, policy = self._options.containerd_socket, self._policies.policy
         try:
-            self._state.unsupporting = await asyncio.to_thread(look)
+            handlers, default = await asyncio.to_thread(ask, socket)
         except ContainerdError as error:
             event(log, logging.WARNING, f"cannot ask containerd which runtimes it has: {error}")
             return
+        self._state.unsupporting = unsupporting(handlers, default)
         if self._state.unsupporting:
             names = ", ".join(sorted(self._state.unsupporting))
             event(log, logging.WARNING, "the floor cannot hold containers of some runtime handlers", handlers=names)
+        section = (await self._judging.section(None, policy)).section
+        if section is None or self._state.auditing or policy.mode is Mode.REPORT:
+            return
+        self._state.runtimes = await try_all(socket, handlers.values(), section, policy, self._judging)
+
+    def _spare(self, work: Coroutine[object, object, None]) -> None:
+        helper = asyncio.create_task(work)
+        self._helpers.add(helper)
+        helper.add_done_callback(self._helpers.discard)
+        helper.add_done_callback(self._helper_ended)
 
     def _helper_ended(self, helper: asyncio.Task[None]) -> None:
         if not helper.cancelled() and (error := helper.exception()) is not None:

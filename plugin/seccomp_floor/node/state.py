@@ -55,6 +55,7 @@ class State:
         self.breaches = 0
         self.uses: Counter[tuple[str, str]] = Counter()  # logged uses of doors, by namespace and pod
         self.unsupporting: frozenset[str] = frozenset()  # handlers whose runtime is not known to load sections
+        self.runtimes: dict[str, str] = {}  # by handler: what its throw-away container has shown
         self.latency: dict[str, Latency] = {}
 
     @property

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from seccomp_floor.node.policy_store import PolicyStore
     from seccomp_floor.node.state import State
 
-__all__ = ["as_json", "headline", "picture", "table"]
+PROVEN = "closed, read from the kernel"
+"""What a handler's throw-away container shows where all is well."""
+
+__all__ = ["PROVEN", "as_json", "headline", "picture", "table"]
 
 _COLOURS = {
     Protection.PROTECTED: "green",
@@ -53,6 +56,8 @@ def picture(state: State, policies: PolicyStore, versions: tuple[str, str]) -> p
         refusals=state.refusals,
         breaches=state.breaches,
         open_by_policy=left_open,
+        runtimes=state.runtimes,
+        unattributed_uses=state.uses["", ""],
     )
     return pb.StatusResponse(node=node, containers=[_container(record) for record in state.records])
 
@@ -84,7 +89,12 @@ def as_json(status: pb.StatusResponse) -> dict[str, Any]:
     document: dict[str, Any] = MessageToDict(
         status, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
-    for number in ("sessions", "refusals", "breaches"):  # protobuf's JSON has 64-bit numbers as strings
+    for number in (
+        "sessions",
+        "refusals",
+        "breaches",
+        "unattributed_uses",
+    ):  # protobuf's JSON has 64-bit numbers as strings
         document["node"][number] = int(document["node"][number])
     for container in document["containers"]:
         container["uses"] = int(container["uses"])
@@ -102,6 +112,10 @@ def headline(node: pb.Node) -> Iterator[tuple[str, str]]:
         yield f"the policy file has something that is not in force: {node.policy_error}", "red"
     if node.cannot_audit_because:
         yield f"no container is audited: {node.cannot_audit_because}", "yellow"
+    if node.unattributed_uses:
+        yield f"{node.unattributed_uses} uses of doors by processes that had ended when their record was read", "cyan"
+    for handler, found in sorted(node.runtimes.items()):
+        yield f"runtime handler {handler}: {found}", "green" if found == PROVEN else "yellow"
     for door in node.open_by_policy:
         yield f"open by policy: {door}", "yellow"
 

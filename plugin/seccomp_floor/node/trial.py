@@ -1,0 +1,105 @@
+"""One throw-away container per runtime: what is proven here is what runs there.
+
+The runtime compiles sections with a libseccomp of its own, of a version of its own. So each runtime is made to create a container
+with our section, which is held before its start, and the filter is read from the kernel and judged. The container needs no image
+and nothing on the host: its root is an empty tmpfs, and what it would run is /proc/self/exe. It is never started.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from contextlib import suppress
+from typing import Any
+
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.empty_pb2 import Empty
+
+from seccomp_floor.node.containerd import Containerd, ContainerdError, Handler
+from seccomp_floor.node.ptrace import Filters, read_filters
+from seccomp_floor.pb import containerd_pb2 as pb
+from seccomp_floor.profile import Profile, write_profile
+
+__all__ = ["NAMESPACE", "sweep", "try_runtime"]
+
+NAMESPACE = "seccomp-floor"
+"""containerd's namespace for these containers: neither CRI nor anybody's tools see them."""
+GONE_SECONDS = 10.0
+OLD_SECONDS = 60.0
+_SPEC = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
+_CONTAINERS, _TASKS = "containerd.services.containers.v1.Containers", "containerd.services.tasks.v1.Tasks"
+_NAMESPACES = "containerd.services.namespaces.v1.Namespaces"
+_SIGKILL = 9
+
+
+def try_runtime(containerd: Containerd, handler: Handler, section: Profile) -> Filters:
+    """Have the handler's runtime create a container with this section, and read what the kernel has of it.
+
+    :raises ContainerdError: it cannot be created
+    :raises PtraceError: its filters cannot be read
+    """
+    identity = f"trial-{secrets.token_hex(8)}"
+    container = pb.Container(
+        id=identity,
+        runtime=pb.Container.Runtime(name=handler.runtime, options=handler.runc_options()),
+        spec=AnyMessage(type_url=_SPEC, value=json.dumps(_spec(identity, section)).encode()),
+    )
+
+    create = f"{_CONTAINERS}/Create", pb.CreateContainerRequest(container=container), pb.CreateContainerResponse
+    containerd.call(*create, NAMESPACE)
+    try:
+        root = pb.Mount(type="tmpfs", source="tmpfs", options=["size=1m"])
+        request = pb.CreateTaskRequest(container_id=identity, rootfs=[root])
+        return read_filters(containerd.call(f"{_TASKS}/Create", request, pb.CreateTaskResponse, NAMESPACE).pid)
+    finally:
+        _remove(containerd, identity)
+
+
+def sweep(containerd: Containerd) -> None:
+    """Remove what a daemon has left behind that was killed in the middle of a trial; another may be at work at the same time."""
+    listing = pb.ListContainersRequest()
+    found = containerd.call(f"{_CONTAINERS}/List", listing, pb.ListContainersResponse, NAMESPACE)
+    for container in found.containers:
+        if time.time() - container.created_at.seconds > OLD_SECONDS:
+            _remove(containerd, container.id)
+
+
+def _remove(containerd: Containerd, identity: str) -> None:
+    """The task, the container, and the namespace if it was the last one."""
+    with suppress(ContainerdError):
+        kill = pb.KillTaskRequest(container_id=identity, signal=_SIGKILL)
+        containerd.call(f"{_TASKS}/Kill", kill, Empty, NAMESPACE)
+        _delete_task(containerd, identity)
+    with suppress(ContainerdError):
+        containerd.call(f"{_CONTAINERS}/Delete", pb.DeleteContainerRequest(id=identity), Empty, NAMESPACE)
+        containerd.call(f"{_NAMESPACES}/Delete", pb.DeleteNamespaceRequest(name=NAMESPACE), Empty, NAMESPACE)
+
+
+def _delete_task(containerd: Containerd, identity: str) -> None:
+    """It can be deleted once containerd has heard of its end."""
+    deadline = time.monotonic() + GONE_SECONDS
+    while True:
+        try:
+            containerd.call(f"{_TASKS}/Delete", pb.DeleteTaskRequest(container_id=identity), Empty, NAMESPACE)
+        except ContainerdError:
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.05)
+        else:
+            return
+
+
+def _spec(identity: str, section: Profile) -> dict[str, Any]:
+    """The least that a runtime takes for a container (runtime-spec, config.md)."""
+    return {
+        "ociVersion": "1.0.2",
+        "process": {"user": {"uid": 0, "gid": 0}, "args": ["/proc/self/exe"], "cwd": "/", "env": []},
+        "root": {"path": "rootfs"},
+        "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
+        "linux": {
+            "cgroupsPath": f"/seccomp-floor-{identity}",
+            "namespaces": [{"type": kind} for kind in ("pid", "mount", "ipc", "uts", "network")],
+            "seccomp": write_profile(section),
+        },
+    }
