@@ -20,7 +20,7 @@ apply: {runtimeHandlers: ["", runc, floored]}
 optOut: {namespaces: [may-opt-out]}
 """
 DAEMONSET = f"daemonset/{NAMESPACE}"
-WAIT_SECONDS = 120
+WAIT_SECONDS = 180
 T = TypeVar("T")
 
 
@@ -44,7 +44,7 @@ class Deployment:
 
     cluster: Cluster
     image: str
-    policy: str = POLICY
+    policy: str | None = POLICY
     base: str = "overlays/enforce"
     _overlays: int = field(default=0, init=False)
 
@@ -80,8 +80,10 @@ class Deployment:
 
     def status(self) -> dict[str, Any]:
         """`seccomp-floor status --json`, whatever it thinks of the node."""
-        command = ["sh", "-c", "seccomp-floor status --json || true"]
-        answer: dict[str, Any] = json.loads(self.kubectl("exec", DAEMONSET, "--", *command))
+        said = self.kubectl("exec", DAEMONSET, "--", "sh", "-c", "seccomp-floor status --json || true")
+        if not said:
+            raise KubectlError("the daemon does not answer")
+        answer: dict[str, Any] = json.loads(said)
         return answer
 
     def logs(self) -> str:
