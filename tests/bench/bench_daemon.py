@@ -1,0 +1,103 @@
+"""What the daemon costs its node: start-up, memory, the answers to the runtime, and the pause of an audit."""
+
+from __future__ import annotations
+
+import re
+import socket
+import statistics
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from testnode import RUNTIME_DEFAULT, UNCONFINED, Daemon, Node
+from testnode.waiting import status, until
+
+pytestmark = pytest.mark.node
+
+STARTS = 5
+CONTAINERS = 1000
+STARTED = 30
+GROWTH = 4096
+"""KiB; more between the first hundred containers and the last is a leak."""
+
+
+def resident(pid: int) -> int:
+    """KiB of memory that the process has."""
+    found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+    assert found is not None
+    return int(found[1])
+
+
+def seconds_to_register(node: Node) -> float:
+    """From the start of the process to its word that it is registered."""
+    begun = time.monotonic()
+    with node.daemon(wait=False) as daemon:
+        while "registered" not in daemon.log:
+            assert daemon.process.poll() is None, daemon.log
+            time.sleep(0.001)
+        return time.monotonic() - begun
+
+
+def answers(port: int) -> dict[str, tuple[int, float, float]]:
+    """For each method: how many answers, their mean in seconds, and the part of them that took at most a millisecond."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as reply:
+        text = reply.read().decode()
+    name = "seccomp_floor_request_duration_seconds"
+    found = {}
+    for method, count in re.findall(rf'{name}_count{{method="(\w+)"}} ([\d.]+)', text):
+        (total,) = re.findall(rf'{name}_sum{{method="{method}"}} ([\d.e-]+)', text)
+        (quick,) = re.findall(rf'{name}_bucket{{le="0.001",method="{method}"}} ([\d.]+)', text)
+        found[method] = int(float(count)), float(total) / float(count), float(quick) / float(count)
+    return found
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def grow(node: Node, daemon: Daemon) -> list[int]:
+    """Create and remove containers; memory after each hundred."""
+    pod = node.create_pod()
+    sizes = []
+    for number in range(CONTAINERS):
+        seccomp = UNCONFINED if number % 2 else RUNTIME_DEFAULT
+        container = node.create_container(pod, seccomp=seccomp, name=f"c{number}")
+        if number < STARTED:
+            container.start()
+        container.remove()
+        if number % 100 == 99:
+            sizes.append(resident(daemon.process.pid))
+    return sizes
+
+
+def test_what_the_daemon_costs() -> None:
+    """Prints start-up, memory over a thousand containers, and answers."""
+    port = free_port()
+    view = Table(title="The daemon", title_justify="left")
+    view.add_column("figure")
+    view.add_column("value", justify="right")
+    with Node() as node:
+        starts = [seconds_to_register(node) for _ in range(STARTS)]
+        view.add_row("process start to registered, median", f"{statistics.median(starts) * 1e3:.0f} ms")
+        with node.daemon(arguments=["--metrics", str(port)]) as daemon:
+            until(daemon, lambda status: status.node.runtimes)
+            view.add_row("resident memory, at the start", f"{resident(daemon.process.pid) / 1024:.1f} MiB")
+            kept = node.run(UNCONFINED)
+            sizes = grow(node, daemon)
+            view.add_row("after 100 containers", f"{sizes[0] / 1024:.1f} MiB")
+            view.add_row(f"after {CONTAINERS} containers", f"{sizes[-1] / 1024:.1f} MiB")
+            for method, (count, mean, quick) in answers(port).items():
+                view.add_row(f"{method}, mean of {count}", f"{mean * 1e3:.2f} ms")
+                view.add_row(f"{method}, part within 1 ms", f"{quick * 100:.0f} %")
+            pauses = [row.pause for row in status(daemon).containers if row.id == kept.id]
+            view.add_row("pause of the audit at the start", f"{pauses[0] * 1e6:.0f} us")
+    Console().print(view)
+    assert sizes[-1] - sizes[0] < GROWTH
