@@ -23,6 +23,8 @@ from seccomp_floor.doors import doors
 from seccomp_floor.floor import Floor
 from seccomp_floor.profile import Action, Arg, Operator, Profile, Syscall
 
+pytestmark = pytest.mark.timeout(900)  # a solver on a busy machine
+
 X86_64 = abi_named("x86_64")
 FLOORS = (
     Floor(),
@@ -94,19 +96,19 @@ def agree(profile: Program | None, section: Program, floor: Floor) -> bool:
     return not found
 
 
-@examples(1200)
+@examples(640)
 @given(compiled_like, st.integers(0, 2**32), st.sampled_from(FLOORS))
 def test_a_program_and_itself_after_accidents(profile: Program, seed: int, floor: Floor) -> None:
     event(f"exact: {agree(profile, mutated(profile, Random(seed)), floor)}")
 
 
-@examples(800)
+@examples(400)
 @given(st.none() | compiled_like, compiled_like, st.sampled_from(FLOORS))
 def test_programs_that_have_nothing_in_common(profile: Program | None, section: Program, floor: Floor) -> None:
     event(f"exact: {agree(profile, section, floor)}")
 
 
-@examples(400)
+@examples(240)
 @given(anything, st.integers(0, 2**32), st.sampled_from(FLOORS))
 def test_programs_with_all_that_the_kernel_admits(profile: Program, seed: int, floor: Floor) -> None:
     with pytest.MonkeyPatch.context() as patch:

@@ -24,6 +24,8 @@ from seccomp_floor.doors import Door, doors
 from seccomp_floor.floor import Floor
 from seccomp_floor.profile import Action, Arg, Operator, Profile, Syscall
 
+pytestmark = pytest.mark.timeout(900)  # a solver on a busy machine
+
 X86_64 = abi_named("x86_64")
 FLOOR = Floor()
 
@@ -65,13 +67,13 @@ def goes_through(words: tuple[int, ...], door: Door | None) -> bool:
     return (door.number, door.abi.audit_arch) == words[:2] and (door.value is None or words[low] == door.value)
 
 
-@examples(2400)
+@examples(1600)
 @given(compiled_like)
 def test_programs_of_the_kind_that_compilers_emit(program: Program) -> None:
     event(f"holds: {agree([program])}")
 
 
-@examples(800)
+@examples(640)
 @given(anything)
 def test_programs_with_all_that_the_kernel_admits(program: Program) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -82,7 +84,7 @@ def test_programs_with_all_that_the_kernel_admits(program: Program) -> None:
             event("cannot be judged")
 
 
-@examples(400)
+@examples(320)
 @given(st.lists(compiled_like, min_size=2, max_size=3))
 def test_stacked_filters(filters: list[Program]) -> None:
     event(f"holds: {agree(filters)}")
@@ -127,7 +129,7 @@ def test_real_programs_after_accidents(profile: Profile) -> None:
     assert not all(held)
 
 
-@examples(400)
+@examples(320)
 @given(st.integers(0, 2**32), st.sampled_from(closed_profiles()))
 def test_more_accidents(seed: int, profile: Profile) -> None:
     random = Random(seed)

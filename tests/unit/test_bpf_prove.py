@@ -277,6 +277,16 @@ def test_a_filter_that_is_too_hard_hides_nothing_that_another_closes(monkeypatch
         judged(denying(X86_64, 1), hard)
 
 
+@pytest.mark.parametrize("x", [plain(op.LDX_IMM, 33), load(4)], ids=["constant", "argument"])
+def test_a_shift_that_machines_do_differently_is_refused_where_they_do(x: Instruction) -> None:
+    """By 32 and more: s390 and others shift everything out, where the interpreter takes the amount modulo 32."""
+    amount = [x, plain(op.TAX)] if x.code == op.LD_ABS else [x]
+    shift = [*amount, load(6), plain(op.LSH | op.X), jump(op.JEQ, 8, 0, 1), ALLOW, KILL]
+    assert not judged(only(X86_64, *shift)).holds
+    with pytest.raises(CannotJudgeError):
+        judged(only(S390X, *shift), native=S390X)
+
+
 def test_ways_that_part_and_meet_again_do_not_add_up() -> None:
     """4096 instructions that ask about six arguments in turn, each question for nothing."""
     asking = [

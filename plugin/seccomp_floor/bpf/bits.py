@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from seccomp_floor.abi import ABIS
 from seccomp_floor.bpf import opcodes as op
 from seccomp_floor.bpf.bdd import BITS, Diagrams, Vector, constant
 from seccomp_floor.bpf.decisions import Intricate
@@ -25,6 +26,10 @@ MOST_VALUES = 5_000
 """Different values that one RET A may return. ERRNO alone can tell 4096."""
 
 MOST_RANGES = 64
+
+OWN_SHIFTS = ("ARM", "PPC", "PPC64", "PPC64LE", "S390", "S390X", "PARISC", "PARISC64")
+"""ABIs whose kernels may compile a shift by X to the machine's own, which for an X of 32 or more is not the interpreter's (that
+takes it modulo 32, as RFC 9669 says; arch/*/net/bpf_jit*)."""
 
 
 class _State(NamedTuple):
@@ -60,7 +65,8 @@ class Bits:
 
     def leaves(self, program: int) -> Leaves[int]:
         """See :class:`~seccomp_floor.bpf.space.Space`. :raises Intricate: where the budget is spent."""
-        return _Run(self._diagrams, self._words, self._programs[program], self._data).leaves()
+        doubtful = self.slice({ARCH: tuple(sorted((ABIS[f"SCMP_ARCH_{name}"].audit_arch,) * 2 for name in OWN_SHIFTS))})
+        return _Run(self._diagrams, self._words, self._programs[program], self._data, doubtful or 0).leaves()
 
     def slice(self, ranges: Slice) -> int | None:
         dd = self._diagrams
@@ -129,10 +135,12 @@ class Bits:
 
 
 class _Run:
-    """One program, run on all calls at once."""
+    """One program, run on all calls at once. ``doubtful``: the calls of machines that shift in a way of their own."""
 
-    def __init__(self, diagrams: Diagrams, words: Sequence[Vector], program: Program, data: bool) -> None:
-        self.diagrams, self.words, self.program, self.data = diagrams, words, program, data
+    def __init__(
+        self, diagrams: Diagrams, words: Sequence[Vector], program: Program, data: bool, doubtful: int
+    ) -> None:
+        self.diagrams, self.words, self.program, self.data, self.doubtful = diagrams, words, program, data, doubtful
         self.arriving: list[_State | None] = [None] * len(program)
         self.returned: dict[int, int] = {}
 
@@ -159,6 +167,10 @@ class _Run:
                 nothing = dd.compare(op.JEQ, x, constant(0))
                 self._return(dd.both(nothing, guard), 0)
                 state = state._replace(guard=dd.without(guard, nothing))
+            if code in (op.LSH | op.X, op.RSH | op.X):
+                beyond = dd.both(dd.compare(op.JGE, x, constant(BITS)), guard)
+                if dd.both(beyond, self.doubtful):
+                    raise Intricate
             self._arrive(pc, state._replace(a=dd.arithmetic(code & ~op.X, a, operand)))
         else:
             match code:

@@ -42,8 +42,9 @@ def words_of(data: SeccompData, *, little_endian: bool = True) -> tuple[int, ...
 def run(program: Program, data: SeccompData, *, little_endian: bool = True) -> int:
     """What the program returns, 32 bits.
 
-    Facts of the kernel that programs can lean on: A and X start as 0, arithmetic is modulo 2^32, a division by an X of 0 ends
-    the program with 0 (which kills), and a shift by X takes it modulo 32.
+    Facts of the kernel that programs can lean on: A and X start as 0, arithmetic is modulo 2^32, and a division by an X of 0 ends
+    the program with 0 (which kills). A shift by X takes it modulo 32, as the kernel's interpreter does, and its compilers for
+    most machines.
 
     :param program: one that :func:`~seccomp_floor.bpf.program.check` accepts
     :raises ProgramError: at an instruction that is none
