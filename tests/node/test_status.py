@@ -158,6 +158,31 @@ def test_mode_log_denies_nothing(node: Node) -> None:
         container.pod.remove()
 
 
+@pytest.mark.parametrize("mode", ["log", "report"])
+def test_the_first_steps_of_a_roll_out_refuse_nobody(node: Node, mode: str) -> None:
+    """Not an annotation that makes no sense, and not a profile that nothing can be proven of; what would be refused is shown."""
+    chain = [{"index": 0, "value": 0, "op": "SCMP_CMP_GE"}]
+    rules = [
+        [*chain, {"index": 1, "value": 1, "op": "SCMP_CMP_EQ"}],
+        [*chain, {"index": 2, "value": 5, "op": "SCMP_CMP_EQ"}],
+    ]
+    section = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["socket"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1, "args": args} for args in rules],
+    }
+    hangs = node.write_profile("hangs", section)  # libseccomp never returns from adding the second rule
+    with node.daemon(f"version: 1\nmode: {mode}\n") as daemon:
+        container = node.run(UNCONFINED, annotations={OPT_OUT: "perhaps"})
+        pod = node.create_pod()
+        endless = node.create_container(pod, seccomp=hangs)  # runc would hang as well: it is not started
+        shown = {row.id: row.protection for row in status(daemon).containers}
+        assert shown[endless.id] == ("admitted" if mode == "log" else "reported")
+        assert container.id in shown
+        assert status(daemon).node.refusals == 0
+        for each in (container.pod, pod):
+            each.remove()
+
+
 def test_mode_report_changes_nothing(node: Node) -> None:
     """And says what would change."""
     plain = node.run(RUNTIME_DEFAULT)

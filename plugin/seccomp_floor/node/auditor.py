@@ -36,6 +36,7 @@ SETTLE_SECONDS, SETTLE_TRIES = 5.0, 50
 """How long a container may take from its start until the runtime has loaded its filter, and how often it is looked at till then."""
 
 IGNORES = "its runtime does not load seccomp sections, or is not known to"
+LATE = "its runtime loads the filter when nobody can ask any more; audited right after the start"
 
 Stacks = tuple[tuple[bytes, ...], ...]
 
@@ -93,7 +94,7 @@ class Auditor:
         status = thread_seccomp(pid)
         if status.mode == 0 and status.no_new_privileges:
             # With noNewPrivileges a runtime may load the filter as late as it can, after this moment: crun does.
-            self._records.update(record.id, detail="its runtime loads the filter after this moment")
+            self._records.update(record.id, detail=LATE)
             return
         # The runtime's init has helper threads, which end with its execve: only its first thread becomes the container's.
         filters = await asyncio.to_thread(read_filters, pid)
@@ -174,6 +175,7 @@ class Auditor:
 
     async def _audit_running(self, identity: str, pids: Sequence[int]) -> None:
         record = self._records.get(identity)
+        pids = [pid for pid in pids if container_of(pid, (identity,))]  # a while has passed: numbers are used anew
         if record is None or not _to_be_audited(record) or not pids:
             return
         if self._state.unsupported(record.handler):
@@ -201,8 +203,11 @@ class Auditor:
             pid = next((reading.pid for reading in readings), 0)
             self._verified(record.id, finding, pause, limits(pid) if pid else ())
             return
+        if policy.mode is not Mode.ENFORCE:
+            self._records.update(record.id, protection=Protection.UNVERIFIED, detail=printable(finding.text))
+            return
         self.breached(record.id, finding.text)
-        if policy.on_breach is OnBreach.KILL and policy.mode is Mode.ENFORCE:
+        if policy.on_breach is OnBreach.KILL:
             await self._kill(record)
 
     async def _judge(self, identity: str, readings: Sequence[Reading], policy: Policy) -> Finding:
@@ -222,7 +227,7 @@ class Auditor:
         self._records.update(
             identity,
             protection=_verified_as(finding),
-            detail="" if record.protection in (Protection.BREACHED, Protection.UNVERIFIED) else record.detail,
+            detail="" if record.protection is Protection.UNVERIFIED or record.detail == LATE else record.detail,
             audited_at=time.time(),
             pause=pause,
             limits=tuple(kept),

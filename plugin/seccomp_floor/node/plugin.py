@@ -46,7 +46,7 @@ _SAID = {
     Protection.WATCHED: "container watched: the floor's doors are open and logged",
     Protection.REPORTED: "container left as it is: mode report",
     Protection.EXEMPT: "container not under the floor",
-    Protection.ADMITTED: "container let through with its doors open: onUnprovable is admit",
+    Protection.ADMITTED: "container let through with its doors open: no section can be proven for it",
 }
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,8 @@ class NodePlugin(Handlers):
     ) -> Sequence[nri.ContainerUpdate]:
         sandboxes = {pod.id: pod for pod in pods}
         self._auditor.find_own_pod(sandboxes, containers)
-        self._records.keep_only(container.id for container in containers)
+        for gone in self._records.keep_only(container.id for container in containers):
+            self._auditor.forget(gone)
         unseen = []
         for container in containers:
             pod = sandboxes.get(container.pod_sandbox_id, nri.PodSandbox(id=container.pod_sandbox_id))
@@ -148,7 +149,7 @@ class NodePlugin(Handlers):
         with self._state.request("ValidateContainerAdjustment"):
             policy = self._policies.policy
             pod, container = request.pod, request.container
-            if policy.mode is Mode.REPORT or not self._decide(pod, container, policy).floored:
+            if policy.mode is not Mode.ENFORCE or not self._decide(pod, container, policy).floored:
                 return
             try:
                 self._refuse_replaced(request.adjust.annotations)
@@ -174,8 +175,12 @@ class NodePlugin(Handlers):
             try:
                 await self._auditor.audit_held(record, container.pid)
             except SeccompFloorError as error:
+                policy = self._policies.policy
+                if policy.mode is not Mode.ENFORCE:
+                    self._records.update(record.id, protection=Protection.UNVERIFIED, detail=printable(str(error)))
+                    return
                 self._auditor.breached(record.id, str(error))
-                if self._policies.policy.on_unprovable is not OnUnprovable.ADMIT:
+                if policy.on_unprovable is not OnUnprovable.ADMIT:
                     self._refuse(pod, container, error)
 
     async def post_start_container(self, pod: nri.PodSandbox, container: nri.Container) -> None:  # noqa: ARG002
@@ -220,6 +225,8 @@ class NodePlugin(Handlers):
         try:
             return decide(policy, Subject(container.name, pod.runtime_handler, pod.namespace, pod.annotations))
         except InputError as error:
+            if policy.mode is not Mode.ENFORCE:
+                return Decision(True, Reason.SELECTED, f"it would be refused: {error}")
             self._refuse(pod, container, error)
 
     def _found(self, pod: nri.PodSandbox, container: nri.Container) -> Record:
@@ -247,7 +254,7 @@ class NodePlugin(Handlers):
         if policy.mode is Mode.REPORT:
             record = Record.of(pod, container, decision, Protection.REPORTED)
             self._expect(replace(record, detail=printable(f"it would be refused: {error}")))
-        elif policy.on_unprovable is OnUnprovable.ADMIT:
+        elif policy.on_unprovable is OnUnprovable.ADMIT or policy.mode is Mode.LOG:
             record = Record.of(pod, container, decision, Protection.ADMITTED)
             self._expect(replace(record, detail=printable(str(error))), logging.ERROR)
         else:

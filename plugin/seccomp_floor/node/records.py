@@ -31,7 +31,7 @@ class Protection(StrEnum):
     BREACHED = "breached"
     """Its filter was read, and a door is open."""
     ADMITTED = "admitted"
-    """No section could be proven for it, and the policy lets such containers run (``onUnprovable: admit``)."""
+    """No section could be proven for it, and the policy lets such containers run (``onUnprovable: admit``, ``mode: log``)."""
     WATCHED = "watched"
     """``mode: log``: doors are open and their uses logged."""
     REPORTED = "reported"
@@ -143,7 +143,10 @@ class Records:
         self._containers.pop(identity, None)
         self._nascent.pop(identity, None)
 
-    def keep_only(self, identities: Iterable[str]) -> None:
-        """The runtime has told all that exists: what is not among it has gone unheard."""
+    def keep_only(self, identities: Iterable[str]) -> list[str]:
+        """The runtime has told all that exists: what is not among it has gone unheard, and is returned."""
         known = set(identities)
-        self._containers = {identity: record for identity, record in self._containers.items() if identity in known}
+        gone = [identity for identity in self._containers if identity not in known]
+        for identity in gone:
+            del self._containers[identity]
+        return gone
