@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,15 @@ import pytest
 
 from runtime.runtimes import Runtime, bundle
 from testnode import probe
+from testnode.agent import Agent
 from testnode.probe import AF_ALG, AF_VSOCK
 from testnode.scratch import Scratch
 
 pytestmark = pytest.mark.runtimes
 
 PROFILES = Path(__file__).parent.parent / "node" / "profiles"
-# Those that a runtime takes without somebody who listens.
 SECTIONS: dict[str, dict[str, Any] | None] = {"none": None} | {
-    path.stem: json.loads(path.read_text()) for path in sorted(PROFILES.glob("*.json")) if path.stem != "notify"
+    path.stem: json.loads(path.read_text()) for path in sorted(PROFILES.glob("*.json"))
 }
 INEXACT = {"socket-greater", "type-and-protocol"}
 """Denied families are denied by these as well, but only for some values of the register, or of other arguments."""
@@ -45,13 +45,22 @@ def look(runtime: Runtime, path: Path) -> tuple[list[probe.Door], dict[str, str]
     return probe.doors(run, AF_ALG, AF_VSOCK), probe.unrelated(run), "".join(said)
 
 
+@pytest.fixture(scope="module")
+def agent(scratch: Scratch) -> Iterator[Agent]:
+    """Somebody who listens, for sections that ask to be notified."""
+    with Agent(scratch.path / "agent.sock") as agent:
+        yield agent
+
+
 @pytest.mark.parametrize("name", SECTIONS)
-def test_doors(scratch: Scratch, pair: tuple[Runtime, Runtime], name: str) -> None:
+def test_doors(scratch: Scratch, pair: tuple[Runtime, Runtime], agent: Agent, name: str) -> None:
     """Open before, closed after; all else has the same answers, and the wrapper has nothing to say.
 
     Where a section cannot be exact, a closed door may answer with the floor's errno in place of the profile's; that is said.
     """
     section = SECTIONS[name]
+    if section and "listenerPath" in section:
+        section = {**section, "listenerPath": str(agent.path)}
     bare, wrapped = pair
     (was_doors, was, _), (now_doors, now, said) = (
         look(runtime, bundle(scratch, f"{bare.name}-{name}-{number}", section=section))
