@@ -35,7 +35,7 @@ def by_container(containers: Iterable[str]) -> dict[str, list[int]]:
 
 def container_of(pid: int, containers: Iterable[str]) -> str | None:
     """Which of these containers the process belongs to."""
-    return _container_of(pid, set(containers))
+    return _container_of(pid, set(containers) - {""})
 
 
 def threads(pid: int) -> list[int]:
