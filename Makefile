@@ -23,6 +23,7 @@ test-quick: .venv/installed lint  ## what needs neither root nor containers, in 
 	@$(PYTEST) tests/unit tests/property tests/wire
 
 test-kubernetes: setup  ## a whole Kubernetes from its Go modules, and the floor in it
+	@$(BIN)/python -m testcluster
 	@$(PYTEST) tests/kubernetes -m kubernetes
 
 bench: setup  ## figures: what the floor costs
