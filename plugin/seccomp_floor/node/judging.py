@@ -132,14 +132,16 @@ class Judging:
             answer = await self._server.confined(function, *arguments, seconds=self._timeout * SHARE)
         except TooSlow as error:
             self._state.proofs["too-slow"] += 1
+            limit = self._timeout * SHARE
+            late = TooSlow(
+                f"its seccomp profile was not judged within {limit:g} s: too intricate, or the node too busy"
+            )
             tries = self._slow[question] = self._slow.pop(question, 0) + 1
             if tries >= TOO_SLOW_TRIES:
-                table.put(question, error, TOO_SLOW_SECONDS)
+                table.put(question, late, TOO_SLOW_SECONDS)
             if len(self._slow) > MOST_KEPT:
                 self._slow.popitem(last=False)
-            raise TooSlow(
-                f"its seccomp profile was not judged within {self._timeout * SHARE:g} s: too intricate, or the node too busy"
-            ) from error
+            raise late from error
         except ConfinedError:
             self._state.proofs["failed"] += 1
             raise
