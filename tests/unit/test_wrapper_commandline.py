@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 import seccomp_floor.runtime
+from seccomp_floor import decide
 from seccomp_floor.policy_file import DEFAULT_PATH
-from seccomp_floor.runtime import commandline, wrapper
+from seccomp_floor.runtime import commandline, judging, wrapper
 from seccomp_floor.runtime.commandline import CommandLineError, Request, parse
 
 LAUNCHER = Path(seccomp_floor.runtime.__file__).parents[2] / "launcher" / "seccomp-floor-runc"
@@ -98,6 +99,11 @@ def test_the_launcher_knows_the_same_words() -> None:
     assert with_values == {f"{name}=*" for name in commandline.GLOBAL_VALUES}
     assert switches == set(commandline.GLOBAL_SWITCHES)
     assert passed_on == {*commandline.OTHER_COMMANDS, *commandline.TELL_AND_EXIT}
+
+
+def test_the_annotations_that_matter_are_known() -> None:
+    """A bundle without them may have its outcome from the cache."""
+    assert wrapper.SPECIAL_ANNOTATIONS == (decide.ANNOTATION, judging.SECCOMP_BPF_DATA)
 
 
 def test_the_policy_is_where_everything_else_looks_for_it() -> None:

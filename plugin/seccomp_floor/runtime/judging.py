@@ -9,12 +9,12 @@ from importlib.metadata import version
 from json import dumps, loads
 
 from seccomp_floor.abi import this_machine
-from seccomp_floor.bpf.libseccomp import CompileError, library
-from seccomp_floor.confine import ConfinedError, TooSlow, confined
+from seccomp_floor.bpf.libseccomp import library
+from seccomp_floor.confine import confined
 from seccomp_floor.decide import Reason, Subject, decide
 from seccomp_floor.errors import InputError, SeccompFloorError
 from seccomp_floor.floor import Mode, OnUnprovable, Policy
-from seccomp_floor.judge import Unprovable, judge
+from seccomp_floor.judge import judge
 from seccomp_floor.policy_file import DEFAULT_PATH, parse_policy
 from seccomp_floor.profile import parse_profile, write_profile
 from seccomp_floor.runtime.cache import Outcome
@@ -61,7 +61,9 @@ def work_out(config: Config, policy_text: bytes | None, runtime: str) -> tuple[O
         warnings.append(warning)
     try:
         judgement = confined(lambda: judge(profile, policy, this_machine(), runtime=model), seconds=SECONDS)
-    except (CompileError, ConfinedError, TooSlow, Unprovable) as error:
+    except (
+        SeccompFloorError
+    ) as error:  # refused by the runtime, too slow, unproven: it cannot be said to hold the floor
         if policy.on_unprovable is not OnUnprovable.ADMIT:
             raise
         return Outcome(None, "", [*warnings, f"NOT under the floor (onUnprovable: admit): {error}"]), _rests_on(runtime)
