@@ -100,7 +100,8 @@ class KernelLog:
         loop.add_reader(self._source, self._read)
 
     def _read(self) -> None:
-        pods: dict[int, str | None] = {}
+        containers = {record.id for record in self._state.records}
+        owners: dict[int, str | None] = {}
         for _ in range(MOST_AT_ONCE):
             try:
                 if isinstance(self._source, socket.socket):
@@ -113,13 +114,13 @@ class KernelLog:
                 continue
             call = parse_record(text)
             if call is not None and (name := self._names.get((call.abi, call.number))) is not None:
-                self._count(call, name, pods)
+                if call.pid not in owners:
+                    owners[call.pid] = container_of(call.pid, containers)
+                self._count(call, name, owners[call.pid] or "")
 
-    def _count(self, call: LoggedCall, door: str, pods: dict[int, str | None]) -> None:
+    def _count(self, call: LoggedCall, door: str, container: str) -> None:
         records = self._state.records
-        if call.pid not in pods:
-            pods[call.pid] = container_of(call.pid, [record.id for record in records])
-        record = records.get(pods[call.pid] or "")
+        record = records.get(container)
         if record is None:  # another container's, or it has ended already
             self._state.uses["", ""] += 1
             return

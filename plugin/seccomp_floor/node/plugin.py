@@ -189,8 +189,11 @@ class NodePlugin(Handlers):
             self._spawn(self._auditor.audit_started(container.id, container.pid))
 
     async def remove_container(self, pod: nri.PodSandbox, container: nri.Container) -> None:  # noqa: ARG002
+        gone = self._records.get(container.id)
         self._records.remove(container.id)
         self._auditor.forget(container.id)
+        if gone is not None:
+            self._state.forget_uses(gone)
 
     # What they share
 

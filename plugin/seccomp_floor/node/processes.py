@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 from seccomp_floor.node.ptrace import GoneError
@@ -28,14 +28,21 @@ def by_container(containers: Iterable[str]) -> dict[str, list[int]]:
     wanted = set(containers)
     found: dict[str, list[int]] = defaultdict(list)
     for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdecimal()):  # noqa: PTH208 (names only, of many)
-        if (container := _container_of(pid, wanted)) is not None:
+        if (container := container_of(pid, wanted)) is not None:
             found[container].append(pid)
     return dict(found)
 
 
-def container_of(pid: int, containers: Iterable[str]) -> str | None:
+def container_of(pid: int, containers: Container[str]) -> str | None:
     """Which of these containers the process belongs to."""
-    return _container_of(pid, set(containers) - {""})
+    for line in _cgroups(pid).splitlines():
+        for part in filter(None, line.rpartition(":")[2].split("/")):
+            identity = part.removesuffix(".scope").rpartition("-")[2]
+            if identity in containers:
+                return identity
+            if part in containers:
+                return part
+    return None
 
 
 def threads(pid: int) -> list[int]:
@@ -75,14 +82,3 @@ def _cgroups(pid: int) -> str:
         return Path(f"/proc/{pid}/cgroup").read_text(errors="replace")
     except OSError:
         return ""
-
-
-def _container_of(pid: int, containers: set[str]) -> str | None:
-    for line in _cgroups(pid).splitlines():
-        for part in line.rpartition(":")[2].split("/"):
-            identity = part.removesuffix(".scope").rpartition("-")[2]
-            if identity in containers:
-                return identity
-            if part in containers:
-                return part
-    return None

@@ -85,6 +85,12 @@ class State:
         """A creation was answered."""
         self.decisions[record.protection.value, record.reason] += 1
 
+    def forget_uses(self, gone: Record) -> None:
+        """A container has gone; its pod's uses go with the pod's last container, or they would pile up."""
+        pod = gone.namespace, gone.pod
+        if pod in self.uses and not any((record.namespace, record.pod) == pod for record in self.records):
+            del self.uses[pod]
+
     def count_refusal(self) -> None:
         """An operation was refused."""
         self.refusals += 1
