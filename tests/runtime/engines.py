@@ -60,13 +60,18 @@ def call(
 
 
 def with_settings(scratch: Scratch) -> str:
-    """A script that lays /etc/seccomp-floor, with the real runtimes in it, over the host's, in a mount namespace."""
+    """A script for a mount namespace: /etc/seccomp-floor, with the real runtimes in it, and a /var/cache of its own.
+
+    Podman's conmon calls the runtime with hardly any environment.
+    """
     settings = scratch.path / "etc" / "seccomp-floor"
     if not settings.exists():
         (settings / "runtimes").mkdir(parents=True)
         for name in ("runc", "crun"):
             (settings / "runtimes" / name).symlink_to(programs_for_all(scratch) / name)
-    return laid_over_etc(settings.parent)
+    caches = scratch.path / "var-cache"
+    caches.mkdir(exist_ok=True)
+    return f"{laid_over_etc(settings.parent)}; mount --bind {caches} /var/cache"
 
 
 def programs_for_all(scratch: Scratch) -> Path:
@@ -118,8 +123,6 @@ class Podman:
             "CONTAINERS_CONF": str(home / "containers.conf"),
             MARK: str(self.scratch.path),
         }
-        if not self.rootless:
-            environment["XDG_CACHE_HOME"] = str(self.scratch.path / "cache")
         command = [*self.before, self.programs / "podman", *options, *arguments]
         return call(command, environment, home, check=check)
 

@@ -127,7 +127,7 @@ def clean(path: Path) -> None:
 
 
 def members(path: Path) -> set[int]:
-    """Processes (not zombies) that carry the mark or sit in the cgroup, with all their descendants."""
+    """Processes (not zombies) that carry the mark, name the directory or sit in the cgroup, with all their descendants."""
     parents: dict[int, int] = {}
     found: set[int] = set()
     mark = f"{MARK}={path}".encode()
@@ -139,7 +139,8 @@ def members(path: Path) -> set[int]:
             if state in "ZX":
                 continue
             parents[int(entry.name)] = int(parent)
-            if mark in (entry / "environ").read_bytes().split(b"\0"):
+            words, environment = ((entry / name).read_bytes() for name in ("cmdline", "environ"))
+            if mark in environment.split(b"\0") or f"{path}/".encode() in words:
                 found.add(int(entry.name))
         except OSError:  # it ended meanwhile, or is not ours to look at
             continue
