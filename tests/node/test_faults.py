@@ -228,6 +228,7 @@ def test_a_hostile_pod(node: Node, load: Load) -> None:
     OUTCOMES.append(Outcome("256 KiB of hostile annotations", "as any other pod", load, 0.0))
 
 
+@pytest.mark.timeout(900)
 def test_a_thousand_containers_are_known_at_the_start(node: Node, load: Load) -> None:
     """The runtime tells of them all before it lets the daemon in, within one deadline."""
     with node.daemon():
