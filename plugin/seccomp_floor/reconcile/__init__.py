@@ -68,7 +68,7 @@ def candidates(
     :param stub: whether the runtime answers ENOSYS to all numbers above the highest one named (see :mod:`..bpf.runc`)
     """
     seen = {profile}
-    for style in (_Style(), _Style(swap=True), _Style(anchor=True), _Style(blunt=True), _Style(swap=True, blunt=True)):
+    for style in _STYLES:
         candidate = _Writer(profile, floor, tuple(abis), resolve, stub, style).candidate()
         if candidate.section not in seen:
             seen.add(candidate.section)
@@ -78,11 +78,23 @@ def candidates(
 @dataclass(frozen=True, slots=True)
 class _Style:
     """``swap``: an errno of the floor that equals the default's gives way to another. ``anchor``: against the lost load, where
-    no unconditional rule prevents it. ``blunt``: ``socketcall`` is denied whole."""
+    no unconditional rule prevents it. ``blunt``: ``socketcall`` is denied whole; ``coarse``: and so is every other call that is
+    denied whatever its arguments, though the profile may have denied part of it in its own way."""
 
     swap: bool = False
     anchor: bool = False
     blunt: bool = False
+    coarse: bool = False
+
+
+_STYLES = (
+    _Style(),
+    _Style(swap=True),
+    _Style(anchor=True),
+    _Style(blunt=True),
+    _Style(swap=True, blunt=True),
+    _Style(swap=True, blunt=True, coarse=True),
+)
 
 
 class _Writer:
@@ -152,7 +164,7 @@ class _Writer:
         always = any(all(arg in (ANY(arg.index), NONE_ABOVE(arg.index)) for arg in rule.args) for rule in rules)
         open_by_default = self.default.weaker_than(denial) and not always
         reason = f"{name} is denied"
-        if (open_by_default and len(weak) == len(rules)) or (self.style.blunt and (weak or open_by_default)):
+        if (open_by_default and len(weak) == len(rules)) or (self.style.coarse and (weak or open_by_default)):
             args = (ANY(0), ANY(4)) if self.style.anchor and self._lacking(name) else ()
             self._put(name, Encoded((), (written(name, args, denial),)), reason)
             return
