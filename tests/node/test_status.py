@@ -147,6 +147,7 @@ def test_mode_log_shows_who_uses_the_doors(node: Node) -> None:
         assert standing(daemon, container.id, "watched").uses == 1
         assert status(daemon).node.breaches == 0
         daemon.wait_for("uses a door pod=default")
+        assert "watching, nothing is denied" in run("status", "--control-socket", daemon.control_socket).stdout
         pod.remove()
 
 

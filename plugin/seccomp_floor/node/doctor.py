@@ -151,6 +151,7 @@ def _own_kernel_agrees(node: Node) -> Iterator[Finding]:
 
 def _daemon(node: Node) -> Iterator[Finding]:
     from seccomp_floor.node.control import ControlError, ask_status
+    from seccomp_floor.node.state import PROVEN
 
     try:
         status = ask_status(node.control_socket)
@@ -165,6 +166,10 @@ def _daemon(node: Node) -> Iterator[Finding]:
         yield Finding(
             Level.ERROR, "daemon", f"a policy is not in force: {status.node.policy_error}", "mend the policy file"
         )
+    for handler, found in sorted(status.node.runtimes.items()):
+        if found != PROVEN:
+            remedy = "a runtime that loads seccomp sections as they are; until then its containers are refused at their start"
+            yield Finding(Level.ERROR, f"handler {handler}", found, remedy)
     bad = [row for row in status.containers if row.protection in ("breached", "admitted")]
     if bad:
         yield Finding(Level.ERROR, "daemon", f"{len(bad)} containers run with doors open", "see seccomp-floor status")

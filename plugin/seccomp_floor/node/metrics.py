@@ -17,7 +17,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from seccomp_floor.errors import SeccompFloorError
-from seccomp_floor.node.state import BUCKETS, State
+from seccomp_floor.node.state import BUCKETS, PROVEN, State
 
 if TYPE_CHECKING:
     from seccomp_floor.node.policy_store import PolicyStore
@@ -66,6 +66,12 @@ class StateCollector(Collector):
             "seccomp_floor_containers", "Containers on the node.", labels=["protection", "reason"]
         )
         yield _by(containers, Counter((str(record.protection), record.reason) for record in state.records))
+        proven = GaugeMetricFamily(
+            "seccomp_floor_runtime_proven",
+            "1 if a throw-away container of this runtime handler had the filter that was proven, else 0.",
+            labels=["handler"],
+        )
+        yield _by(proven, {(handler,): int(found == PROVEN) for handler, found in state.runtimes.copy().items()})
         for name, help_text, counts in (
             ("seccomp_floor_proofs", "Judgements made, those from memory not counted.", state.proofs),
             ("seccomp_floor_audits", "Filters read from the kernel and judged.", state.audits),

@@ -13,8 +13,8 @@ from seccomp_floor.node.containerd import Containerd, Handler
 from seccomp_floor.node.judging import Judging
 from seccomp_floor.node.logs import event, printable
 from seccomp_floor.node.ptrace import Filters
+from seccomp_floor.node.state import PROVEN
 from seccomp_floor.node.trial import sweep, try_runtime
-from seccomp_floor.node.view import PROVEN
 from seccomp_floor.profile import Profile
 
 __all__ = ["ask", "try_all", "unsupporting"]
@@ -37,7 +37,7 @@ def ask(socket: Path) -> tuple[dict[str, Handler], str]:
 async def try_all(
     socket: Path, handlers: Iterable[Handler], section: Profile, policy: Policy, judging: Judging
 ) -> dict[str, str]:
-    """What a throw-away container of each handler shows, in words; :data:`~seccomp_floor.node.view.PROVEN` where all is well.
+    """What a throw-away container of each handler shows, in words; :data:`~seccomp_floor.node.state.PROVEN` where all is well.
 
     An open one does not stop the daemon: each container of such a handler is found out at its own start.
     """

@@ -6,7 +6,9 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from seccomp_floor.floor import Mode
 from seccomp_floor.node.records import Protection, Record
+from seccomp_floor.node.state import PROVEN
 from seccomp_floor.pb import control_pb2 as pb
 
 if TYPE_CHECKING:
@@ -15,10 +17,7 @@ if TYPE_CHECKING:
     from seccomp_floor.node.policy_store import PolicyStore
     from seccomp_floor.node.state import State
 
-PROVEN = "closed, read from the kernel"
-"""What a handler's throw-away container shows where all is well."""
-
-__all__ = ["PROVEN", "as_json", "headline", "picture", "table"]
+__all__ = ["as_json", "headline", "picture", "table"]
 
 _COLOURS = {
     Protection.PROTECTED: "green",
@@ -31,6 +30,12 @@ _COLOURS = {
     Protection.OUTDATED: "yellow",
     Protection.ADMITTED: "red",
     Protection.BREACHED: "red",
+}
+
+_DOING = {
+    Mode.ENFORCE: ("protecting", "green"),
+    Mode.LOG: ("watching, nothing is denied", "cyan"),
+    Mode.REPORT: ("reporting, nothing is changed", "cyan"),
 }
 
 
@@ -105,7 +110,8 @@ def headline(node: pb.Node) -> Iterator[tuple[str, str]]:
     """The node in a few lines, each with a colour."""
     runtime = node.runtime or "no runtime yet"
     if node.ready:
-        yield f"protecting: {runtime}, policy {node.policy}, mode {node.mode}, libseccomp {node.libseccomp}", "green"
+        doing, colour = _DOING[Mode(node.mode)]
+        yield f"{doing}: {runtime}, policy {node.policy}, mode {node.mode}, libseccomp {node.libseccomp}", colour
     else:
         yield f"not protecting: {node.not_ready_because}", "red"
     if node.policy_error:
