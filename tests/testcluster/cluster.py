@@ -1,7 +1,7 @@
 """A Kubernetes of one node, all of it on the loopback interface and in a scratch directory.
 
 Pods use the host's network, so no CNI plugin is needed: only a configuration, without which the kubelet calls its node
-not ready. Everything that is started is a child of the scratch directory's keeper's mark, and so ends with it.
+not ready. Everything that is started carries the scratch directory's mark, and so ends with it.
 """
 
 from __future__ import annotations
@@ -241,7 +241,7 @@ class Cluster:
             "podLogsDir": f"{path}/pods",
             "staticPodPath": f"{path}/static",
             "volumePluginDir": f"{path}/volume-plugins",
-            "evictionHard": {"memory.available": "1Mi"},  # the machine is shared, and its disk may be rather full
+            "evictionHard": {"memory.available": "1Mi"},  # no pod of a test is to go for want of disk
             "imageGCHighThresholdPercent": 100,
             "imageGCLowThresholdPercent": 99,
             "syncFrequency": "5s",
