@@ -142,3 +142,28 @@ def test_every_change_of_the_file_is_seen(
         return store.generation
 
     assert asyncio.run(asyncio.wait_for(watched(), 30)) == (2 if change is swap else 1)
+
+
+def test_of_two_reloads_at_once_the_last_to_read_is_heard(path: Path) -> None:
+    """A mistake, taken back while its policy is still being proven."""
+    write = path.write_text
+
+    async def scenario() -> tuple[Mode, str | None]:
+        store = PolicyStore(path)
+        proving = asyncio.Event()
+
+        async def slowly(policy: Policy) -> None:
+            if policy.mode is Mode.REPORT:
+                await proving.wait()
+
+        write("mode: report")
+        mistake = asyncio.create_task(store.reload(slowly))
+        await asyncio.sleep(0)
+        write("mode: enforce")
+        mended = asyncio.create_task(store.reload(slowly))
+        await asyncio.sleep(0)
+        proving.set()
+        await asyncio.gather(mistake, mended)
+        return store.policy.mode, store.error
+
+    assert asyncio.run(scenario()) == (Mode.ENFORCE, None)

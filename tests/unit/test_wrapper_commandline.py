@@ -71,6 +71,8 @@ def test_read(line: str, command: str, bundle: str, log: str) -> None:
         "create --unknown --bundle /b id",  # is --bundle its value?
         "create --config /c id",
         "run -f /c id",
+        "run --bund=/evil id",
+        "run --conf=/evil/config.json --bundle /good id",
     ],
 )
 def test_refused(line: str) -> None:

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Generic, TypeVar
 
 from seccomp_floor.abi import Abi
@@ -23,10 +24,11 @@ from seccomp_floor.node.state import State
 from seccomp_floor.nri.translate import as_runtime_will_see
 from seccomp_floor.profile import Profile
 
-__all__ = ["Judged", "Judging", "Table", "relevant"]
+__all__ = ["Judged", "Judging", "Table", "digest", "relevant"]
 
-MOST_KEPT = 512
-"""Answers that are kept, the least recently used given up first. A section of containerd's default size takes some 100 KB."""
+MOST_KEPT = 64
+"""Answers that are kept, the least recently used given up first. A section of containerd's default size takes some 100 KB, the
+largest that is judged 2 MB."""
 
 DEFAULT_TIMEOUT = 2.0
 """containerd's request timeout where it has not named one."""
@@ -98,13 +100,13 @@ class Judging:
 
         :raises SeccompFloorError: there is none; the text names the door, or what is wrong with the profile
         """
-        question = profile, relevant(policy)
+        question = digest(profile), relevant(policy)
         found = self._sections.get(question)
         if found is None:
             found = await self._ask(self._sections, question, judge_profile, profile, policy, self._native)
             # What was proven is a section as the runtime will see it. Handed out, it comes back for validation.
             if found.section is not None:
-                self._closed.put((as_runtime_will_see(found.section), policy.floor), True)
+                self._closed.put((digest(as_runtime_will_see(found.section)), policy.floor), True)
         return found
 
     async def require_closed(self, section: Profile | None, policy: Policy) -> None:
@@ -112,7 +114,7 @@ class Judging:
 
         :raises SeccompFloorError: it leaves a door open, and which
         """
-        question = section, policy.floor
+        question = digest(section), policy.floor
         if self._closed.get(question) is None:
             await self._ask(self._closed, question, judge_section, section, policy.floor, self._native)
 
@@ -121,7 +123,7 @@ class Judging:
 
         :raises SeccompFloorError: they cannot be judged
         """
-        question = stack, policy.floor
+        question = digest(stack), policy.floor
         found = self._findings.get(question)
         if found is None:
             found = await self._ask(self._findings, question, judge_stack, stack, policy.floor, self._native)
@@ -200,6 +202,11 @@ def judge_stack(stack: tuple[bytes, ...], floor: Floor, native: Abi) -> Finding:
     """:raises UnjudgedError: the filters cannot be judged."""
     with _in_words():
         return judge_filters(stack, floor, native)
+
+
+def digest(value: object) -> bytes:
+    """Stands for a value in the tables, so that what strangers send is not kept for as long as its answer."""
+    return sha256(repr(value).encode()).digest()
 
 
 def relevant(policy: Policy) -> Hashable:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 from seccomp_floor.decide import Decision, Reason, Subject, decide
 from seccomp_floor.errors import InputError, SeccompFloorError
 from seccomp_floor.floor import Mode, OnUnprovable, Policy
-from seccomp_floor.node.judging import Judged, Judging, Table, relevant
+from seccomp_floor.node.judging import Judged, Judging, Table, digest, relevant
 from seccomp_floor.node.logs import event, printable
 from seccomp_floor.node.processes import in_own_namespace
 from seccomp_floor.node.records import Protection, Record, Records
@@ -49,7 +49,15 @@ _SAID = {
     Protection.ADMITTED: "container let through with its doors open: no section can be proven for it",
 }
 
+LARGEST_SECTION = 192 << 10
+"""Bytes of a section's message that are read at all: some ten times containerd's default, and a tenth of a second's work. The
+runtime takes 4 MiB, which take longer than it waits for an answer, and while they are read nobody else gets one."""
+
 log = logging.getLogger(__name__)
+
+
+class TooLargeError(SeccompFloorError):
+    """A section that is not read, since that would keep every other container of the node waiting."""
 
 
 class NodePlugin(Handlers):
@@ -203,7 +211,7 @@ class NodePlugin(Handlers):
 
         :raises SeccompFloorError: there is none that could be proven, or the profile is none
         """
-        question = _message(container), relevant(policy)
+        question = digest(_message(container)), relevant(policy)
         answered = self._answers.get(question)
         if answered is None:
             profile = _profile(container)
@@ -216,7 +224,7 @@ class NodePlugin(Handlers):
 
     async def _require_closed(self, request: nri.ValidateContainerAdjustmentRequest, policy: Policy) -> None:
         """:raises SeccompFloorError: what the container will have is open, or cannot be judged"""
-        question = _message(request.adjust), _message(request.container), policy.floor
+        question = digest((_message(request.adjust), _message(request.container))), policy.floor
         if not self._closed.get(question):
             await self._judging.require_closed(section_after(request), policy)
             self._closed.put(question, True)
@@ -298,8 +306,18 @@ class NodePlugin(Handlers):
 
 
 def _message(holder: nri.Container | nri.ContainerAdjustment) -> bytes | None:
-    """The section that it carries, as it came."""
-    return holder.linux.seccomp_policy.SerializeToString() if holder.linux.HasField("seccomp_policy") else None
+    """The section that it carries, as it came.
+
+    :raises TooLargeError: it would take the event loop's time to read
+    """
+    if not holder.linux.HasField("seccomp_policy"):
+        return None
+    message = holder.linux.seccomp_policy.SerializeToString()
+    if len(message) > LARGEST_SECTION:
+        raise TooLargeError(
+            f"its seccomp profile takes {len(message)} bytes, more than the {LARGEST_SECTION} that are judged"
+        )
+    return message
 
 
 def _profile(container: nri.Container) -> Profile | None:

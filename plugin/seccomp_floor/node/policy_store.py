@@ -57,6 +57,7 @@ class PolicyStore:
         self.policy = load_policy(self.path)
         self.error: str | None = None
         self.generation = 1
+        self._reloading = asyncio.Lock()
 
     @property
     def source(self) -> str:
@@ -68,7 +69,12 @@ class PolicyStore:
         return self.path or DEFAULT_PATH
 
     async def reload(self, accept: Accept) -> None:
-        """Read the file again; the new policy is in force once ``accept`` has returned without an error."""
+        """Read the file again; the new policy is in force once ``accept`` has returned without an error. One at a time, so that the
+        last to read is the last to be heard."""
+        async with self._reloading:
+            await self._reload(accept)
+
+    async def _reload(self, accept: Accept) -> None:
         path = self.path if self.path is not None or not DEFAULT_PATH.is_file() else DEFAULT_PATH
         self._seen = _Print.of(path or DEFAULT_PATH)
         try:

@@ -90,10 +90,15 @@ def _parse_bundle(rest: list[str], request: Request) -> None:
                 request.bundle = value or "."
         elif name in SWITCHES:
             continue
-        elif not equals or not name.startswith("--"):  # --new=value can be nothing but an option and its value
+        elif not equals or not name.startswith("--") or _abbreviates(name):  # --new=value is an option and its value
             raise CommandLineError(f"option {argument!a}: runtimes may differ in what it means; is it --bundle PATH?")
     if len(rest) != 1:
         raise CommandLineError(f"one container id is expected after the options, found {len(rest)} arguments")
+
+
+def _abbreviates(name: str) -> bool:
+    """getopt, and so crun, takes the beginning of an option for the whole."""
+    return any(option.startswith(name) for option in (*VALUES, *OTHER_CONFIG))
 
 
 def _value_of(name: str, rest: list[str]) -> str:

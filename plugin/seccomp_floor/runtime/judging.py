@@ -85,11 +85,19 @@ def subject(annotations: Mapping[str, str]) -> Subject:
     One that an engine of Kubernetes made has a namespace, even where that engine does not say which: the empty one, which may not
     opt out unless all may. One without is its own master.
     """
-    namespace = next((annotations[key] for key in NAMESPACE if key in annotations), None)
+    namespace = _agreed(annotations, NAMESPACE)
     if namespace is None and any(key.startswith(KUBERNETES) for key in annotations):
         namespace = ""
-    container = next((annotations[key] for key in CONTAINER if key in annotations), "")
-    return Subject(container=container, handler=None, namespace=namespace, annotations=annotations)
+    return Subject(
+        container=_agreed(annotations, CONTAINER) or "", handler=None, namespace=namespace, annotations=annotations
+    )
+
+
+def _agreed(annotations: Mapping[str, str], keys: tuple[str, ...]) -> str | None:
+    """What the engine says under whichever of its keys; None where it says nothing. An engine writes one of them, and a pod's
+    author may have written another: where they differ, nobody is believed."""
+    said = {annotations[key] for key in keys if key in annotations}
+    return "" if len(said) > 1 else next(iter(said), None)
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
