@@ -62,8 +62,8 @@ def _nameable(
     default: Answer,
 ) -> Iterator[str]:
     """The calls that may be named without taking ENOSYS from other numbers."""
-    tables = [(calls_of(abi), U32 if ceilings is None else ceilings.get(abi, 0)) for abi in abis]
-    enough = any if default == Answer.of(Action.ERRNO, ENOSYS) else all
+    free = ceilings is None or default == Answer.of(Action.ERRNO, ENOSYS)
+    tables = [(calls_of(abi), U32 if free or ceilings is None else ceilings.get(abi, 0)) for abi in abis]
     for name in {name for calls, _ in tables for name in calls}:
-        if enough(calls[name] <= ceiling for calls, ceiling in tables if name in calls):
+        if all(calls[name] <= ceiling for calls, ceiling in tables if name in calls):
             yield name
