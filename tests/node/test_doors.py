@@ -32,8 +32,8 @@ pointer, so closing it would take AF_UNIX pairs from 32-bit programs: it leads t
 
 INEXACT = {
     "default-enosys": "NRI does not carry defaultErrnoRet (containerd/nri, AdjustSeccompPolicy): ENOSYS becomes EPERM",
-    "type-and-protocol": "a denied family that the profile allows for some types gets the floor's errno for all of them",
-    "socket-greater": "a denied family that the profile denies too, but not with its high half, gets the floor's errno",
+    "socket-greater": "AF_ALG is refused by the profile, but not with a high half: the floor's errno stands for both",
+    "type-and-protocol": "AF_ALG is refused by the profile with a high half, but not without: likewise",
 }
 """Closed like all others; but of these the daemon may say that not every errno could be kept."""
 ADMITTED: dict[str, bool] = {}
