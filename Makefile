@@ -50,11 +50,13 @@ setup: .venv/installed  ## Debian packages, containerd, runc and other runtimes;
 	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
+PIP_COMPILE := .venv-lock/bin/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe \
+	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header
+
 lock:  ## pin the newest versions that pyproject.toml allows
 	@$(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install --quiet pip-tools
-	@.venv-lock/bin/pip-compile --quiet --upgrade --extra test --strip-extras --generate-hashes --allow-unsafe \
-		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header \
-		--output-file requirements/test.lock pyproject.toml
+	@$(PIP_COMPILE) --upgrade --extra test --output-file requirements/test.lock pyproject.toml
+	@$(PIP_COMPILE) --constraint requirements/test.lock --output-file requirements/run.lock pyproject.toml
 	@rm -rf .venv-lock
 
 clean:  ## remove what was made here; the cache of built programs stays

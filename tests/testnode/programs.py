@@ -22,7 +22,7 @@ CONTAINERD_BEFORE = "v2.2.1"
 RUNC = "v1.4.0"
 GO_NEEDED = (1, 26, 3)
 
-DEBIAN_PACKAGES = ("busybox-static", "gcc", "git", "libc6-dev", "libseccomp-dev", "pkg-config", "util-linux")
+DEBIAN_PACKAGES = ("busybox-static", "gcc", "git", "libc6-dev", "libseccomp-dev", "pkg-config", "systemd", "util-linux")
 
 
 class SetupError(Exception):
