@@ -157,6 +157,6 @@ def test_a_profile_too_large_to_read_in_time_holds_up_nobody(node: Node) -> None
     """Reading 80,000 rules takes longer than the runtime waits, and whoever is late is cut off: the next pod would start open."""
     rule = {"names": ["a"], "action": "SCMP_ACT_LOG", "args": [{"index": 0, "value": 0, "op": "SCMP_CMP_NE"}]}
     section = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule] * 80_000}
-    with pytest.raises(CriError, match="more than the .* that are judged"):
+    with pytest.raises(CriError, match=r"more than the .* that are judged"):
         node.create_container(node.create_pod(), seccomp=node.write_profile("large", section))
     assert not is_open(node.run(UNCONFINED))
