@@ -28,6 +28,9 @@ optOut:
   namespaces: [{NAMESPACE}]
 """
 OPT_OUT = {"opt-out.seccomp-floor.nri.io/pod": "true"}
+LOOSE = "Uncon-\nfined"
+PROFILES = {"Runtime\nDefault": RUNTIME_DEFAULT, LOOSE: UNCONFINED}
+"""As they stand at the head of a narrow column."""
 IO_URING = frozenset({"425", "426", "427"})
 
 console = Console(highlight=False)
@@ -61,8 +64,8 @@ def show() -> int:
         say(programs.RUNC, "runc")
 
         step("Before: two pods, and a static program in each that tries every door to AF_ALG and AF_VSOCK")
-        for name, seccomp in (("RuntimeDefault", RUNTIME_DEFAULT), ("Unconfined", UNCONFINED)):
-            columns[f"before\n{name}"] = read(node, seccomp)
+        for name, seccomp in PROFILES.items():
+            columns[heading("before", name)] = read(node, seccomp)
         console.print(table(columns))
 
         step("Starting the daemon: seccomp-floor run, with this policy")
@@ -71,9 +74,9 @@ def show() -> int:
             console.print(daemon.log.strip(), style="dim", markup=False)
 
             step("The same two pods again, and one that opts out by annotation, as the policy lets it")
-            for name, seccomp in (("RuntimeDefault", RUNTIME_DEFAULT), ("Unconfined", UNCONFINED)):
-                columns[f"floor\n{name}"] = read(node, seccomp)
-            columns["opted out\nUnconfined"] = read(node, UNCONFINED, opt_out=True)
+            for name, seccomp in PROFILES.items():
+                columns[heading("floor", name)] = read(node, seccomp)
+            columns[heading("opted out", LOOSE)] = read(node, UNCONFINED, opt_out=True)
             console.print(daemon.log.strip(), style="dim", markup=False)
     return last_screen(columns)
 
@@ -86,12 +89,17 @@ def read(node: Node, seccomp: Seccomp, *, opt_out: bool = False) -> Reading:
     return reading
 
 
+def heading(when: str, profile: str) -> str:
+    """A column's name, in lines short enough for a terminal of 80 columns."""
+    return f"{when}\n{profile}"
+
+
 def last_screen(columns: dict[str, Reading]) -> int:
     """Doors down, profiles across; 1 if a socket came out under the floor, or something else changed."""
     kept = True
     lines = []
-    for name in ("RuntimeDefault", "Unconfined"):
-        before, after = columns[f"before\n{name}"], columns[f"floor\n{name}"]
+    for name, seccomp in PROFILES.items():
+        before, after = columns[heading("before", name)], columns[heading("floor", name)]
         changed = [call for call, result in before.unrelated.items() if after.unrelated[call] != result]
         others = [call for call in changed if call.split()[-1] not in IO_URING]
         kept = kept and not after.opened() and not others
@@ -100,14 +108,14 @@ def last_screen(columns: dict[str, Reading]) -> int:
             text += f"; not so: {', '.join(others[:5])}, ..."
         elif changed:
             text += f"; the other {len(changed)} are io_uring, itself a door"
-        lines.append(Text.assemble((f"{name}:", "bold"), text))
+        lines.append(Text.assemble((f"{seccomp.kind}:", "bold"), text))
     console.print()
     console.print(
         Panel(
             Group(table(columns), LEGEND, Text(), *lines),
             title="[bold]Seccomp Floor: the doors to AF_ALG and AF_VSOCK",
             border_style="green" if kept else "red",
-            padding=(1, 2),
+            padding=(0, 1),
             expand=False,
         )
     )

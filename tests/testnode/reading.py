@@ -17,9 +17,9 @@ FAMILIES = (AF_ALG, AF_VSOCK)
 
 CELLS = {
     "opened": Text(" OPEN ", "bold white on red"),
-    "reached": Text("passed on", "yellow"),
-    "refused-by-kernel": Text("passed on", "yellow"),
-    "not-in-kernel": Text("passed on", "yellow"),
+    "reached": Text("passed", "yellow"),
+    "refused-by-kernel": Text("passed", "yellow"),
+    "not-in-kernel": Text("passed", "yellow"),
     "ambiguous": Text("?", "magenta"),
     "closed-by-filter": Text("closed", "green"),
     "abi-missing": Text("-", "dim"),
@@ -29,9 +29,9 @@ loading a module); the filter shut it; the machine has no such door."""
 WORST_FIRST = list(CELLS)
 LEGEND = Text.assemble(
     CELLS["opened"],
-    " a socket came out    ",
+    " gave a socket  ",
     CELLS["reached"],
-    " to the kernel, which has no such socket    ",
+    " to a kernel that has none  ",
     CELLS["closed-by-filter"],
     " by the filter",
 )
@@ -64,8 +64,8 @@ class Reading:
 
 
 def table(columns: Mapping[str, Reading]) -> Table:
-    """A table for a terminal; a column's name may have several lines."""
-    view = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, show_footer=True)
+    """A table for a terminal, of 80 columns for five readings; a reading's name may have several lines."""
+    view = Table(header_style="bold", box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_footer=True)
     view.add_column("door", "doors that gave a socket", no_wrap=True, vertical="bottom", footer_style="bold")
     for name, reading in columns.items():
         opened = len(reading.opened())
@@ -73,5 +73,5 @@ def table(columns: Mapping[str, Reading]) -> Table:
         view.add_column(name, footer, justify="center", no_wrap=True, vertical="bottom")
     kinds = [reading.kinds() for reading in columns.values()]
     for door in kinds[0]:
-        view.add_row(door, *(CELLS[kind[door]] for kind in kinds))
+        view.add_row(door.replace(", high half", " (high)"), *(CELLS[kind[door]] for kind in kinds))
     return view
