@@ -79,6 +79,7 @@ def judge(
     :param native: the machine's own ABI
     :raises CompileError: the runtime refuses the profile itself
     :raises Unprovable: there is no section that could be proven
+    :raises CannotJudgeError: the profile's program is too intricate to be judged in bounded time
     """
     court = _Court(policy.floor, native, way, runtime)
     if profile is not None:
@@ -94,6 +95,10 @@ def examine(section: Profile, floor: Floor, native: Abi, *, runtime: RuntimeMode
     return prove(
         [compile_profile(section, native, runtime=runtime)], floor, library(runtime.library).number, native=native
     )
+
+
+NOTHING_KNOWN = (0, 1 << 32, 1 << 64)
+"""No system call that there is differs: another section could at the best give another answer to numbers that none has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +151,7 @@ class _Court:
             different = differences(program, made, self.floor, self.library.number, native=self.native)
             changes = (first, *candidate.changes) if first else candidate.changes
             found = Judgement(candidate.section, changes, proof, different)
-            if not different:
+            if self._extent(different) <= NOTHING_KNOWN:
                 return found
             if best is None or self._extent(different) < self._extent(best.differences):
                 best = found

@@ -98,7 +98,7 @@ _STYLES = (
 
 
 class _Writer:
-    """One way of writing one section."""
+    """One way of writing one section: ``first``, the profile's rules as far as they stay, ``last``."""
 
     def __init__(
         self, profile: Profile, floor: Floor, abis: tuple[Abi, ...], resolve: Resolve, stub: bool, style: _Style
@@ -109,9 +109,7 @@ class _Writer:
         self.default = default_answer(profile)
         self.first: list[Syscall] = []
         self.last: list[Syscall] = []
-        self.replaced: dict[
-            str, dict[int, tuple[Syscall, ...]]
-        ] = {}  # by name: rule of the profile -> what stands there now
+        self.replaced: dict[str, dict[int, tuple[Syscall, ...]]] = {}  # by name and rule: what stands there now
         self.changes: list[Change] = []
 
     def candidate(self) -> Candidate:

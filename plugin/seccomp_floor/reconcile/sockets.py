@@ -80,7 +80,7 @@ def deny_families(
     """Rules for ``socket`` or ``socketpair`` that answer as the profile's, but ``denial`` to these families, unless the profile
     denies them itself. :param rules: the profile's for the call"""
     says = Says.of(rules, default)
-    kept_denials: list[Syscall] = []
+    kept: list[Syscall] = []  # denials of the profile's own
     first: list[Syscall] = []
     unseen: list[int] = []  # families that the default denies, and whose high halves get through
 
@@ -98,10 +98,10 @@ def deny_families(
         elif passes or (high_passes and exact == (default,)):
             unseen.append(family)
         elif high_passes:
-            kept_denials.append(rule([Arg(0, family, Operator.EQ)], exact[0]))
+            kept.append(rule([Arg(0, family, Operator.EQ)], exact[0]))
             if denial != default:
                 first.append(rule([_low_is(family)], denial))
-    first = kept_denials + first
+    first = kept + first
     if unseen:
         permitting = _uniform(says, families, denial)
         if permitting is not None:
@@ -111,9 +111,10 @@ def deny_families(
             return Encoded(tuple(first), tuple(last))
         if denial != default:
             first += [rule([_low_is(family)], denial) for family in unseen]
-    kept = [rule(args, user.answer) for user in rules for args in _behind(user, families, denial)]
-    kept = [user for user in kept if user not in first]
-    return Encoded(tuple(first), tuple(sorted(kept, key=lambda kept: -len(kept.args))))
+    behind = [rule(args, user.answer) for user in rules for args in _behind(user, families, denial)]
+    # Longer rules first: after a shorter one that libseccomp takes to cover them, they would be dropped.
+    last = sorted((one for one in behind if one not in first), key=lambda one: -len(one.args))
+    return Encoded(tuple(first), tuple(last))
 
 
 def _ways_through(
