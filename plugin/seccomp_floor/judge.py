@@ -97,10 +97,6 @@ def examine(section: Profile, floor: Floor, native: Abi, *, runtime: RuntimeMode
     )
 
 
-NOTHING_KNOWN = (0, 1 << 32, 1 << 64)
-"""No system call that there is differs: another section could at the best give another answer to numbers that none has."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Court:
     floor: Floor
@@ -137,6 +133,7 @@ class _Court:
 
     def _best(self, base: Profile, program: Program | None, first: Change | None) -> Judgement:
         best: Judgement | None = None
+        least = (0, 0, 0)
         failures = []
         for candidate in self._candidates(base):
             try:
@@ -151,10 +148,11 @@ class _Court:
             different = differences(program, made, self.floor, self.library.number, native=self.native)
             changes = (first, *candidate.changes) if first else candidate.changes
             found = Judgement(candidate.section, changes, proof, different)
-            if self._extent(different) <= NOTHING_KNOWN:
+            calls, *_ = extent = self._extent(different)
+            if calls == 0:  # at the best, another section would give another answer to numbers that no call has
                 return found
-            if best is None or self._extent(different) < self._extent(best.differences):
-                best = found
+            if best is None or extent < least:
+                best, least = found, extent
         if best is None:
             raise Unprovable("no section could be proven to hold the floor: " + "; ".join(dict.fromkeys(failures)))
         return best
@@ -193,7 +191,7 @@ class _Court:
         """How much differs: how many system calls that there are, in how many ways, and how many numbers in all."""
         known = total = 0
         for found in different:
-            numbers = self.library.names(found.abi).values() if found.abi else ()
+            numbers = self.library.names(found.abi).values() if found.abi else (found.witness.nr,)
             for first, last in found.numbers:
                 known += sum(first <= number <= last for number in numbers)
                 total += last - first + 1
