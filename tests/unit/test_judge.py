@@ -14,6 +14,7 @@ from seccomp_floor.bpf.compile import CRUN, RUNC, CompileError, RuntimeModel
 from seccomp_floor.bpf.libseccomp import name_of
 from seccomp_floor.bpf.program import RET_ERRNO
 from seccomp_floor.confine import TooSlow, confined
+from seccomp_floor.errors import InputError
 from seccomp_floor.floor import Apply, Floor, OnNoProfile, Policy
 from seccomp_floor.judge import Judgement, Unprovable, Way, examine, judge
 from seccomp_floor.profile import Action, Profile
@@ -36,6 +37,12 @@ def test_a_profile_that_the_runtime_refuses_is_refused() -> None:
 def test_a_floor_that_denies_nothing_needs_no_section() -> None:
     judgement = judge(None, Policy(floor=Floor(families=())), X86_64)
     assert (judgement.section, judgement.changes, judgement.differences) == (None, (), ())
+
+
+def test_a_floor_with_a_name_that_nobody_knows() -> None:
+    """It would deny less than it says."""
+    with pytest.raises(InputError, match=r"floor.syscalls: expected the name of a system call .* got 'kexec_laod'"):
+        judge(None, Policy(floor=Floor(syscalls=(("kexec_laod", 1),))), X86_64)
 
 
 def test_examine_judges_what_is_there() -> None:
