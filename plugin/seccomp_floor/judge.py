@@ -20,7 +20,7 @@ from seccomp_floor.bpf.libseccomp import Library, library
 from seccomp_floor.bpf.program import Program
 from seccomp_floor.bpf.prove import Proof, prove
 from seccomp_floor.bpf.runc import highest_numbers, wants_stub
-from seccomp_floor.errors import InputError, SeccompFloorError
+from seccomp_floor.errors import SeccompFloorError
 from seccomp_floor.floor import Floor, OnNoProfile, Policy
 from seccomp_floor.profile import Action, Profile
 from seccomp_floor.reconcile import Candidate, Change, candidates, open_profile
@@ -28,7 +28,7 @@ from seccomp_floor.reconcile.by_name import by_name
 from seccomp_floor.reconcile.hardened import hardened_profile
 from seccomp_floor.reconcile.says import default_answer, multiplexed_wide
 
-__all__ = ["Judgement", "Unprovable", "Way", "examine", "judge", "require_known"]
+__all__ = ["Judgement", "Unprovable", "Way", "examine", "judge"]
 
 
 class Unprovable(SeccompFloorError):  # noqa: N818 (reads as what it says)
@@ -82,7 +82,6 @@ def judge(
     :raises Unprovable: there is no section that could be proven
     :raises CannotJudgeError: the profile's program is too intricate to be judged in bounded time
     """
-    require_known(policy.floor, library(runtime.library))
     court = _Court(policy.floor, native, way, runtime)
     if profile is not None:
         return court.reconciled(profile, court.compile(profile))
@@ -90,17 +89,6 @@ def judge(
         hardened = hardened_profile(native)
         return court.reconciled(hardened, court.compile(hardened), added=hardened)
     return court.opened()
-
-
-def require_known(floor: Floor, by: Library) -> None:
-    """Refuse a floor of which a part would silently be none.
-
-    :raises InputError: it names a system call that libseccomp does not know, misspelt or newer than it
-    """
-    for name, _ in floor.syscalls:
-        if by.known(name) is None:
-            version = ".".join(map(str, by.version))
-            raise InputError("floor.syscalls", name, f"the name of a system call that libseccomp {version} knows")
 
 
 def examine(section: Profile, floor: Floor, native: Abi, *, runtime: RuntimeModel = RUNC) -> Proof:
