@@ -38,6 +38,7 @@ lint: .venv/installed  ## ruff and mypy
 setup: .venv/installed  ## Debian packages, containerd, runc and other runtimes; from then on only looked for
 	@$(BIN)/python -m testnode --all
 	@$(BIN)/python -m runtime.debian
+	@$(BIN)/python -m libseccomps
 
 # `sys.executable`, because python3 may be a version manager's shim, which costs tenths of a second at every start.
 .venv/installed: requirements/test.lock pyproject.toml hatch_build.py $(wildcard proto/*.proto) plugin/launcher/seccomp-floor-runc
