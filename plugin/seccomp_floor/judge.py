@@ -22,7 +22,7 @@ from seccomp_floor.bpf.prove import Proof, prove
 from seccomp_floor.bpf.runc import highest_numbers, wants_stub
 from seccomp_floor.errors import SeccompFloorError
 from seccomp_floor.floor import Floor, OnNoProfile, Policy
-from seccomp_floor.profile import Action, Profile
+from seccomp_floor.profile import Action, Profile, as_nri_delivers
 from seccomp_floor.reconcile import Candidate, Change, candidates, open_profile
 from seccomp_floor.reconcile.by_name import by_name
 from seccomp_floor.reconcile.hardened import hardened_profile
@@ -42,14 +42,8 @@ class Way(StrEnum):
     NRI = "nri"  # as an NRI adjustment
 
     def arrives(self, section: Profile) -> Profile:
-        """What of a section is in the spec in the end.
-
-        NRI up to 0.12 loses the default's errno (``AdjustSeccompPolicy`` in ``pkg/runtime-tools/generate``), and an empty list of
-        flags is left out of the spec, as an absent one is.
-        """
-        if self is Way.SPEC:
-            return section
-        return replace(section, default_errno_ret=None, flags=section.flags or None)
+        """What of a section is in the spec in the end."""
+        return section if self is Way.SPEC else as_nri_delivers(section)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,14 @@ silence (an unknown key, a number that does not fit); what it accepts it writes 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, TypeVar
 
 from seccomp_floor.abi import ABIS
 from seccomp_floor.errors import InputError
 
-__all__ = ["Action", "Arg", "Operator", "Profile", "Syscall", "parse_profile", "write_profile"]
+__all__ = ["Action", "Arg", "Operator", "Profile", "Syscall", "as_nri_delivers", "parse_profile", "write_profile"]
 
 EPERM = 1
 U32, U64 = (1 << 32) - 1, (1 << 64) - 1
@@ -115,6 +115,16 @@ def parse_profile(value: object, where: str = "linux.seccomp") -> Profile:
             for n, rule in enumerate(_array(section.get("syscalls"), f"{where}.syscalls"))
         ),
     )
+
+
+def as_nri_delivers(profile: Profile) -> Profile:
+    """What arrives in a container's spec of a section that goes there as an NRI adjustment.
+
+    Up to NRI 0.12 the default errno does not (``AdjustSeccompPolicy`` in ``pkg/runtime-tools/generate``): the default becomes
+    EPERM, and a rule that differed from the default by its errno alone may no longer differ. Nor does an empty list of flags,
+    which is left out; OCI runtimes then add flags of their own.
+    """
+    return replace(profile, default_errno_ret=None, flags=profile.flags or None)
 
 
 def write_profile(profile: Profile) -> dict[str, Any]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from seccomp_floor.pb import nri_pb2 as nri
-from seccomp_floor.profile import Profile, parse_profile
+from seccomp_floor.profile import Profile, as_nri_delivers, parse_profile
 
 __all__ = ["adjustment", "as_runtime_will_see", "from_nri", "section_after", "to_nri"]
 
@@ -62,13 +60,8 @@ def adjustment(profile: Profile) -> nri.ContainerAdjustment:
 
 
 def as_runtime_will_see(profile: Profile) -> Profile:
-    """What arrives in the container's spec of a section that goes there as an adjustment.
-
-    Up to NRI 0.12 the default errno does not (``AdjustSeccompPolicy`` in ``pkg/runtime-tools/generate``): the default becomes
-    EPERM, and a rule that differed from the default by its errno alone may no longer differ. Nor does an empty list of flags,
-    which is left out; OCI runtimes then add flags of their own.
-    """
-    return replace(profile, default_errno_ret=None, flags=profile.flags or None)
+    """What arrives in the container's spec of an adjustment: see :func:`~seccomp_floor.profile.as_nri_delivers`."""
+    return as_nri_delivers(profile)
 
 
 def section_after(request: nri.ValidateContainerAdjustmentRequest) -> Profile | None:
