@@ -19,9 +19,9 @@ from rich.console import Console
 from rich.table import Table
 
 from testnode import UNCONFINED, CriError, Node, Nri
-from testnode.daemon import COMMAND
+from testnode.daemon import COMMAND, Daemon
 from testnode.probe import AF_VSOCK, doors
-from testnode.waiting import status, until
+from testnode.waiting import standing, status, until
 
 pytestmark = pytest.mark.node
 
@@ -197,17 +197,85 @@ def test_the_nri_socket_is_removed(node: Node, load: Load) -> None:
     OUTCOMES.append(Outcome("NRI socket removed and made anew", "the daemon reconnects", load, load.recovery(begun)))
 
 
+DEFAULT = "version: 1\n"
+STRICTER = "floor: {syscalls: {mkdirat: EPERM, mkdir: EPERM}}\n"
+WEAKER = "floor: {socketFamilies: {deny: [AF_VSOCK]}}\n"
+
+
+def created_by(old: Daemon, new: Daemon, load: Load, fault: str) -> None:
+    """The old one leads until it leaves; none is refused for their disagreement, and at most one for the leave."""
+    with load.running():
+        new.wait_for("standing by")
+        until(new, lambda status: status.node.standing_by)
+        load._after(time.monotonic())
+        assert load.refused == []  # however many sections the two would have wanted
+        begun = time.monotonic()
+        assert old.stop() == 0
+        new.wait_for("the other daemon has left")
+    assert len(load.refused) <= 1, load.refused
+    node_status = status(new).node
+    assert (node_status.ready, node_status.standing_by) == (True, False)
+    OUTCOMES.append(Outcome(fault, "the older leads until it leaves", load, load.recovery(begun)))
+
+
 def test_two_daemons_and_one_leaves(node: Node, load: Load) -> None:
-    """An upgrade: the new one registers before the old one leaves. At most one creation is refused in between."""
+    """An upgrade: the new one registers before the old one leaves."""
     with node.daemon() as old, node.daemon() as new:
-        with load.running():
-            new.wait_for("another daemon")
-            begun = time.monotonic()
-            assert old.stop() == 0
-            new.wait_for("the other daemon has left")
-        assert len(load.refused) <= 1, load.refused
-        assert status(new).node.ready
-        OUTCOMES.append(Outcome("two daemons, the older leaves", "the newer goes on", load, load.recovery(begun)))
+        created_by(old, new, load, "two daemons, the older leaves")
+
+
+@pytest.mark.parametrize("policies", [(DEFAULT, STRICTER), (STRICTER, DEFAULT), (DEFAULT, WEAKER), (WEAKER, DEFAULT)],
+                         ids=["stricter", "laxer", "fewer families", "more families"])  # fmt: skip
+def test_two_daemons_with_different_floors(node: Node, load: Load, policies: tuple[str, str]) -> None:
+    """A new policy rolled out: each wants another section, and the runtime takes only one."""
+    with node.daemon(policies[0]) as old, node.daemon(policies[1]) as new:
+        created_by(old, new, load, "two daemons with different floors")
+
+
+def test_what_was_created_under_the_older_floor_is_shown_as_such(node: Node) -> None:
+    """The newer one does not refuse it, since the older has judged it, and does not say that it holds what it does not."""
+    with node.daemon() as old, node.daemon(STRICTER + "onBreach: kill\n") as new:
+        new.wait_for("standing by")
+        container = node.run(UNCONFINED)
+        standing(old, container.id, "protected")
+        found = standing(new, container.id, "outdated")
+        assert "another daemon" in found.detail
+        assert status(new).node.breaches == 0
+        same = node.run(node.write_profile("strict", json.loads(reconciled(STRICTER, node))), name="strict")
+        standing(new, same.id, "protected")
+        assert old.stop() == 0
+        new.wait_for("the other daemon has left")
+        later = node.run(UNCONFINED)
+        standing(new, later.id, "protected")
+        for each in (container, same, later):
+            each.pod.remove()
+
+
+def reconciled(policy: str, node: Node) -> str:
+    """The section of a container without a profile under that policy."""
+    path = node.scratch.path / "strict-policy.yaml"
+    path.write_text(policy)
+    return subprocess.run([COMMAND, "reconcile", "--config", path], capture_output=True, check=True, text=True).stdout
+
+
+def test_the_leader_stands_still(node: Node, load: Load) -> None:
+    """It holds the lead, and the runtime has dropped it: the one that stands by must neither wait for it nor believe that it
+    has answered."""
+    with node.daemon() as old, node.daemon(STRICTER) as new, load.running():
+        new.wait_for("standing by")
+        load._after(time.monotonic())
+        begun = time.monotonic()
+        old.process.send_signal(signal.SIGSTOP)
+        new.wait_for("leading in its place")
+        load._after(time.monotonic())
+        refused = len(load.refused)
+        assert refused <= 2, load.refused  # the one that waited for the leader, and the one that showed that it is gone
+        old.process.send_signal(signal.SIGCONT)
+        old.wait_for("standing by")
+        load._after(time.monotonic())
+        assert len(load.refused) == refused, load.refused
+        until(old, lambda status: status.node.standing_by)
+    OUTCOMES.append(Outcome("two daemons, the leader is stopped", "the other leads", load, load.recovery(begun)))
 
 
 def test_a_hostile_pod(node: Node, load: Load) -> None:

@@ -115,6 +115,10 @@ class Auditor:
         if found is not None:
             event(log, logging.ERROR, "a container's filter is open", **found.label, reason=found.detail)
 
+    def outdated(self, identity: str, why: str) -> None:
+        """What the kernel holds is not what the policy in force asks, and was right when the container was created."""
+        self._records.update(identity, protection=Protection.OUTDATED, detail=printable(why), audited_at=time.time())
+
     async def audit_started(self, identity: str, pid: int) -> None:
         """Audit a container whose filter was not there yet when its runtime held it."""
         record = self._records.get(identity)
@@ -125,7 +129,7 @@ class Auditor:
                 if thread_seccomp(pid).mode != 0:
                     break
                 await asyncio.sleep(SETTLE_SECONDS / SETTLE_TRIES)
-        await self._audit_running(identity, [pid])
+        await self._audit_running(identity, [pid], started=True)
 
     async def audit_found(self, containers: Sequence[str]) -> None:
         """Audit containers that ran before we came, one after another."""
@@ -173,7 +177,7 @@ class Auditor:
         if len(self._interned) > 2 * len(self._stacks) + 64:
             self._interned = {stacks: stacks for stacks in self._stacks.values()}
 
-    async def _audit_running(self, identity: str, pids: Sequence[int]) -> None:
+    async def _audit_running(self, identity: str, pids: Sequence[int], *, started: bool = False) -> None:
         record = self._records.get(identity)
         pids = [pid for pid in pids if container_of(pid, (identity,))]  # a while has passed: numbers are used anew
         if record is None or not _to_be_audited(record) or not pids:
@@ -189,10 +193,10 @@ class Auditor:
             event(log, logging.WARNING, f"a container cannot be audited: {error}", **record.label)
             return
         if readings:
-            await self._conclude(record, readings, self._policies.policy)
+            await self._conclude(record, readings, self._policies.policy, started=started)
 
-    async def _conclude(self, record: Record, readings: Sequence[Reading], policy: Policy) -> None:
-        """Judge a running container, and do what the policy says where it is open."""
+    async def _conclude(self, record: Record, readings: Sequence[Reading], policy: Policy, *, started: bool) -> None:
+        """Judge a running container, and do what the policy says where it is open. ``started``: just now."""
         pause = max(reading.pause for reading in readings)
         try:
             finding = await self._judge(record.id, readings, policy)
@@ -206,8 +210,12 @@ class Auditor:
         if policy.mode is not Mode.ENFORCE:
             self._records.update(record.id, protection=Protection.UNVERIFIED, detail=printable(finding.text))
             return
+        standing_by = self._state.standing_by()
+        if started and standing_by:
+            self.outdated(record.id, f"created under another daemon's policy: create it anew. {finding.text}")
+            return
         self.breached(record.id, finding.text)
-        if policy.on_breach is OnBreach.KILL:
+        if policy.on_breach is OnBreach.KILL and not standing_by:  # it may be what the leader's policy asks for
             await self._kill(record)
 
     async def _judge(self, identity: str, readings: Sequence[Reading], policy: Policy) -> Finding:

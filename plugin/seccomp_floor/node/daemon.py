@@ -30,7 +30,7 @@ from seccomp_floor.node.notify import notify
 from seccomp_floor.node.plugin import NodePlugin
 from seccomp_floor.node.policy_store import PolicyStore
 from seccomp_floor.node.state import State
-from seccomp_floor.node.succession import sweep, take_over
+from seccomp_floor.node.succession import Succession, sweep
 from seccomp_floor.nri.connection import inherit, inherited, serve
 from seccomp_floor.nri.plugin import Identity, Session
 
@@ -88,7 +88,8 @@ class Daemon:
         self._options = options
         self._policies = policies
         self._native = native
-        self._state = State()
+        self._succession = Succession(options.nri_socket.parent, IDENTITY.name)
+        self._state = State(lambda: self._succession.standing_by)
         self._state.auditing = unreadable
         self._judging = Judging(server, native, self._state)
         self._auditor = Auditor(policies, self._judging, self._state)
@@ -99,7 +100,9 @@ class Daemon:
         self._registered = asyncio.Event()
         self._proven = asyncio.Event()
         self._hang_up = asyncio.Event()
-        self._plugin = NodePlugin(policies, self._judging, self._auditor, self._state, self._on_registered)
+        self._plugin = NodePlugin(
+            policies, self._judging, self._auditor, self._state, self._succession, self._on_registered
+        )
 
     async def run(self) -> None:
         """Until a signal says that it is enough."""
@@ -114,6 +117,7 @@ class Daemon:
             self._policies.watch(self._reload),
             self._reload_on_hang_up(),
             self._auditor.look_for_restored(),
+            self._succession.watch(lambda: sweep(self._options.nri_socket)),
         )
         for part in work:
             self._spare(part)
@@ -151,7 +155,6 @@ class Daemon:
         await self._proven.wait()
         await self._look_at_runtimes()
         notify("READY=1")
-        await take_over(self._options.nri_socket.parent, lambda: sweep(self._options.nri_socket))
 
     async def _self_test(self) -> None:
         """Prove a section under the policy: what we say that we do, done once."""

@@ -51,6 +51,11 @@ class StateCollector(Collector):
             value=int(not state.ready),
         )
         yield GaugeMetricFamily(
+            "seccomp_floor_standing_by",
+            "1 while another daemon serves the runtime as well and its policy is in force, else 0.",
+            value=int(state.standing_by()),
+        )
+        yield GaugeMetricFamily(
             "seccomp_floor_policy_stale", "1 if the policy file has content that is not in force, else 0.",
             value=int(policies.error is not None),
         )  # fmt: skip

@@ -4,6 +4,9 @@ A container passes four times. At its *creation* it is decided about, and gets i
 has had its say, the sum is judged: not by who set what, but by whether it is closed. *Made*, it is on the record. At its *start*
 the OCI runtime holds the process with its filters loaded and none of the user's code run: the filters are read from the kernel,
 and what is open is not started.
+
+All of this is the leader's, where several daemons serve the runtime; the others keep their records, and look at what is started
+(:mod:`~seccomp_floor.node.succession`).
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from seccomp_floor.node.auditor import Auditor
     from seccomp_floor.node.policy_store import PolicyStore
     from seccomp_floor.node.state import State
+    from seccomp_floor.node.succession import Succession
 
 __all__ = ["REPLACES_SECTION", "NodePlugin"]
 
@@ -46,6 +50,7 @@ _SAID = {
     Protection.WATCHED: "container watched: the floor's doors are open and logged",
     Protection.REPORTED: "container left as it is: mode report",
     Protection.EXEMPT: "container not under the floor",
+    Protection.UNVERIFIED: "container left to the daemon that leads",
     Protection.ADMITTED: "container let through with its doors open: no section can be proven for it",
 }
 
@@ -69,12 +74,14 @@ class NodePlugin(Handlers):
         judging: Judging,
         auditor: Auditor,
         state: State,
+        succession: Succession,
         on_registered: Callable[[], None],
     ) -> None:
         self._policies = policies
         self._judging = judging
         self._auditor = auditor
         self._state = state
+        self._succession = succession
         self._records: Records = state.records
         self._on_registered = on_registered
         self._answers: Table[tuple[Judged, nri.ContainerAdjustment | None]] = Table()
@@ -92,6 +99,7 @@ class NodePlugin(Handlers):
     async def synchronize(
         self, pods: Sequence[nri.PodSandbox], containers: Sequence[nri.Container]
     ) -> Sequence[nri.ContainerUpdate]:
+        self._succession.enter()
         sandboxes = {pod.id: pod for pod in pods}
         self._auditor.find_own_pod(sandboxes, containers)
         for gone in self._records.keep_only(container.id for container in containers):
@@ -101,7 +109,7 @@ class NodePlugin(Handlers):
             pod = sandboxes.get(container.pod_sandbox_id, nri.PodSandbox(id=container.pod_sandbox_id))
             known = self._records.get(container.id)
             if known is None:
-                self._records.put(self._found(pod, container))
+                self._records.put(self._found(pod, container, "it was there before the daemon"))
             if container.state in (nri.CONTAINER_RUNNING, nri.CONTAINER_PAUSED) and (
                 known is None or not known.audited_at
             ):
@@ -122,12 +130,16 @@ class NodePlugin(Handlers):
         self._on_registered()
 
     def disconnected(self, reason: NriError | None) -> None:
+        self._succession.leave()
         self._state.disconnected(reason)
 
     # A container's way
 
     async def create_container(self, pod: nri.PodSandbox, container: nri.Container) -> nri.ContainerAdjustment | None:
         with self._state.request("CreateContainer"):
+            if not self._succession.leads:
+                self._expect(self._found(pod, container, "another daemon, which leads, has decided about it"))
+                return None
             policy = self._policies.policy
             decision = self._decide(pod, container, policy)
             if not decision.floored:
@@ -155,6 +167,8 @@ class NodePlugin(Handlers):
 
     async def validate_container_adjustment(self, request: nri.ValidateContainerAdjustmentRequest) -> None:
         with self._state.request("ValidateContainerAdjustment"):
+            if self._succession.leaves_to_leader(plugin.name for plugin in request.plugins):
+                return
             policy = self._policies.policy
             pod, container = request.pod, request.container
             if policy.mode is not Mode.ENFORCE or not self._decide(pod, container, policy).floored:
@@ -176,7 +190,7 @@ class NodePlugin(Handlers):
         with self._state.request("StartContainer"):
             record = self._records.get(container.id)
             if record is None:  # created while we were away
-                record = self._found(pod, container)
+                record = self._found(pod, container, "it was created while the daemon was away")
                 self._records.put(record)
             if record.protection not in (Protection.PROVEN, Protection.UNVERIFIED, Protection.WATCHED):
                 return
@@ -184,6 +198,9 @@ class NodePlugin(Handlers):
                 await self._auditor.audit_held(record, container.pid)
             except SeccompFloorError as error:
                 policy = self._policies.policy
+                if not self._succession.leads:
+                    self._auditor.outdated(record.id, f"created under another daemon's policy: create it anew. {error}")
+                    return
                 if policy.mode is not Mode.ENFORCE:
                     self._records.update(record.id, protection=Protection.UNVERIFIED, detail=printable(str(error)))
                     return
@@ -240,8 +257,8 @@ class NodePlugin(Handlers):
                 return Decision(True, Reason.SELECTED, f"it would be refused: {error}")
             self._refuse(pod, container, error)
 
-    def _found(self, pod: nri.PodSandbox, container: nri.Container) -> Record:
-        """The record of a container that was there before us."""
+    def _found(self, pod: nri.PodSandbox, container: nri.Container, why: str) -> Record:
+        """The record of a container that others have made, or let be made. ``why`` it is unverified, in words."""
         policy = self._policies.policy
         try:
             decision = self._decide(pod, container, policy)
@@ -252,7 +269,7 @@ class NodePlugin(Handlers):
         if policy.mode is Mode.REPORT:
             return Record.of(pod, container, decision, Protection.REPORTED)
         record = Record.of(pod, container, decision, Protection.UNVERIFIED)
-        return replace(record, detail="it was there before the daemon", limits=_limits(container))
+        return replace(record, detail=why, limits=_limits(container))
 
     def _unprovable(
         self,

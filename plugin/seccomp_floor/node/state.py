@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -39,10 +39,11 @@ class State:
     """Counters only grow, for as long as the daemon lives.
 
     ``self_test``: None until it has been made, then what it found wrong, "" for nothing. ``auditing``: why filters cannot be read
-    here, "" where they can.
+    here, "" where they can. ``standing_by``: whether another daemon acts in this one's place.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, standing_by: Callable[[], bool] = lambda: False) -> None:
+        self.standing_by = standing_by
         self.started = time.time()
         self.records = Records()
         self.runtime: Runtime | None = None

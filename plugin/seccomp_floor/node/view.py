@@ -63,6 +63,7 @@ def picture(state: State, policies: PolicyStore, versions: tuple[str, str]) -> p
         open_by_policy=left_open,
         runtimes=state.runtimes,
         unattributed_uses=state.uses["", ""],
+        standing_by=state.standing_by(),
     )
     return pb.StatusResponse(node=node, containers=[_container(record) for record in state.records])
 
@@ -114,6 +115,11 @@ def headline(node: pb.Node) -> Iterator[tuple[str, str]]:
         yield f"{doing}: {runtime}, policy {node.policy}, mode {node.mode}, libseccomp {node.libseccomp}", colour
     else:
         yield f"not protecting: {node.not_ready_because}", "red"
+    if node.standing_by:
+        yield (
+            "standing by: another daemon serves this runtime as well, and its policy is in force until it leaves",
+            "yellow",
+        )
     if node.policy_error:
         yield f"the policy file has something that is not in force: {node.policy_error}", "red"
     if node.cannot_audit_because:
