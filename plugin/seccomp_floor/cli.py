@@ -8,7 +8,7 @@ from typing import Any
 
 __all__ = ["main"]
 
-COMMANDS = ("run", "reconcile", "prove", "audit", "status", "doctor")
+COMMANDS = ("run", "reconcile", "prove", "audit", "status", "doctor", "reader")
 USAGE_ERROR = 2
 
 

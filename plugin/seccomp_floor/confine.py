@@ -9,12 +9,10 @@ A child that has been taken over can send back what it likes. Its answer is ther
 
 from __future__ import annotations
 
-import ctypes
 import os
 import resource
 import select
 import signal
-import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,6 +20,7 @@ from typing import Any, NoReturn, TypeVar
 
 from seccomp_floor import plain
 from seccomp_floor.errors import SeccompFloorError
+from seccomp_floor.process import close_all_but, die_with, keep_only
 
 __all__ = ["Child", "ConfinedError", "TooSlow", "confined", "error_answer", "read_answer"]
 
@@ -164,35 +163,23 @@ def _live(
         os._exit(0)  # whatever happened: nothing of the parent's may run here
 
 
-PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38  # include/uapi/linux/prctl.h
-_LINUX_CAPABILITY_VERSION_3 = 0x2008_0522
-
-
 def _confine(way_back: int, seconds: float, parent: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
     for signal_ in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signal_, signal.SIG_DFL)
-    os.closerange(0, way_back)
-    os.closerange(way_back + 1, max(os.sysconf("SC_OPEN_MAX"), 1 << 16))
+    close_all_but(way_back)
     resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
     resource.setrlimit(resource.RLIMIT_CPU, (int(seconds) + 2, int(seconds) + 2))
-    _drop_privileges(libc)
+    _become_nobody()
+    keep_only()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # No process left behind; root, if we still are, is not held to it.
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
-    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):  # last: to change who one is clears it
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
-    if os.getppid() != parent:  # it died before that
-        os._exit(0)
+    die_with(parent)
 
 
-def _drop_privileges(libc: ctypes.CDLL) -> None:
-    """Become nobody, if we may (CAP_SETUID, CAP_SETGID; a user namespace has a nobody only where one is mapped), and in any case
-    keep no capability and get none."""
+def _become_nobody() -> None:
+    """If we may (CAP_SETUID, CAP_SETGID; a user namespace has a nobody only where one is mapped)."""
     with suppress(OSError):
         os.setgroups([])
         os.setresgid(NOBODY, NOBODY, NOBODY)
         os.setresuid(NOBODY, NOBODY, NOBODY)
-    header = struct.pack("Ii", _LINUX_CAPABILITY_VERSION_3, 0)
-    if libc.capset(header, bytes(24)) or libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "capset or prctl(PR_SET_NO_NEW_PRIVS)")

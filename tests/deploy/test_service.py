@@ -1,9 +1,8 @@
-"""The unit's command line with the unit's privileges, on a real node; systemd itself is not needed for that."""
+"""The units' command lines with the units' privileges and system calls, on a real node; systemd itself is not needed for that."""
 
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import socket
 import subprocess
@@ -14,78 +13,128 @@ from pathlib import Path
 
 import pytest
 
-from testnode import Node
+from deploy.unit_file import DAEMON, READER, allowed_calls, setting
+from testnode import UNCONFINED, CriError, Node
 from testnode.reading import Reading
 
 pytestmark = pytest.mark.node
 
-UNIT = Path(__file__).parents[2] / "deploy" / "systemd" / "seccomp-floor.service"
 PROGRAM = Path(sys.executable).parent / "seccomp-floor"
 READY_SECONDS = 60
 
 
 @dataclass(frozen=True)
 class Service:
-    """The daemon as the unit starts it, on a node."""
+    """The daemon and its reader as the units start them, on a node."""
 
     node: Node
-    process: subprocess.Popen[bytes]
+    daemon: subprocess.Popen[bytes]
+    reader: subprocess.Popen[bytes]
     notified: list[str]
     control: Path
 
 
-def setting(name: str) -> str:
-    """The value of a setting of the unit."""
-    [value] = re.findall(rf"^{name}=(.*)$", UNIT.read_text(), re.MULTILINE)
-    return str(value)
+def started(
+    node: Node, unit: Path, name: str, replaced: dict[str, Path], more: list[object]
+) -> tuple[str, subprocess.Popen[bytes]]:
+    """What a unit says of its start, and its process."""
+    path = node.scratch.path / f"notify-{name}.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(path))
+        manager.settimeout(READY_SECONDS)
+        program, *arguments = shlex.split(setting(unit, "ExecStart"))
+        assert program.endswith("/seccomp-floor")
+        arguments = [str(replaced.get(argument, argument)) for argument in arguments]
+        capabilities = [
+            f"+{each.lower().removeprefix('cap_')}" for each in setting(unit, "CapabilityBoundingSet").split()
+        ]
+        command = ["setpriv", f"--bounding-set=-all,{','.join(capabilities)}", "--no-new-privs", "--"]
+        command += [sys.executable, "-m", "deploy.unit_file", str(unit), str(PROGRAM), *arguments, *map(str, more)]
+        environment = {"NOTIFY_SOCKET": str(path), "PYTHONPATH": str(Path(__file__).parents[1])}
+        process = node.scratch.spawn(command, node.scratch.path / f"{name}.log", environment)
+        return manager.recv(4096).decode(), process
 
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
-    """Started and ready, by its own word to the service manager."""
-    capabilities = [name.lower().removeprefix("cap_") for name in setting("CapabilityBoundingSet").split()]
-    with Node() as node, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(node.scratch.path / "notify.sock"))
-        manager.settimeout(READY_SECONDS)
-        control = node.scratch.path / "control.sock"
-        program, *arguments = shlex.split(setting("ExecStart"))
-        assert program.endswith("/seccomp-floor")
+    """Started and ready, by their own word to the service manager."""
+    with Node() as node:
+        control, listening = node.scratch.path / "control.sock", node.scratch.path / "reader.sock"
+        first, reader = started(node, READER, "reader", {}, ["--socket", listening])
         sockets = ["--nri-socket", node.containerd.nri_socket, "--containerd-socket", node.containerd.socket]
-        bounds = f"--bounding-set=-all,{','.join(f'+{name}' for name in capabilities)}"
-        process = node.scratch.spawn(
-            [
-                "setpriv",
-                bounds,
-                "--no-new-privs",
-                str(PROGRAM),
-                *arguments,
-                *map(str, sockets),
-                "--control-socket",
-                str(control),
-            ],
-            node.scratch.path / "daemon.log",
-            {"NOTIFY_SOCKET": str(node.scratch.path / "notify.sock")},
-        )
-        notified = [manager.recv(4096).decode()]
-        yield Service(node, process, notified, control)
+        where = {"/run/seccomp-floor-reader/reader.sock": listening}
+        second, daemon = started(node, DAEMON, "daemon", where, [*sockets, "--control-socket", control])
+        yield Service(node, daemon, reader, [first, second], control)
 
 
-def test_it_says_when_it_is_ready(service: Service) -> None:
-    assert service.notified == ["READY=1"]
+def fields(process: subprocess.Popen[bytes]) -> dict[str, str]:
+    """Of /proc/PID/status."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return dict(line.split(":\t", 1) for line in status.splitlines())
 
 
-def test_it_has_the_privileges_of_the_unit_and_no_filter(service: Service) -> None:
-    status = Path(f"/proc/{service.process.pid}/status").read_text()
-    fields = dict(line.split(":\t", 1) for line in status.splitlines())
-    assert (fields["NoNewPrivs"], fields["Seccomp"]) == ("1", "0")
-    assert int(fields["CapEff"], 16).bit_count() == len(setting("CapabilityBoundingSet").split())
+def test_they_say_when_they_are_ready(service: Service) -> None:
+    assert service.notified == ["READY=1", "READY=1"]
 
 
-def test_they_are_enough_to_enforce_and_to_audit(service: Service) -> None:
-    container = service.node.run()
-    assert Reading.of(container).opened() == []
+def test_the_reader_has_what_reading_takes_and_no_filter(service: Service) -> None:
+    found = fields(service.reader)
+    assert (found["NoNewPrivs"], found["Seccomp"]) == ("1", "0")
+    assert int(found["CapEff"], 16) == 1 << 19 | 1 << 21  # SYS_PTRACE, SYS_ADMIN
+
+
+def test_the_daemon_has_neither_and_is_under_a_filter(service: Service) -> None:
+    assert len(allowed_calls(DAEMON)) > 200
+    assert not allowed_calls(DAEMON) & {
+        "ptrace",
+        "mount",
+        "bpf",
+        "init_module",
+        "setns",
+        "unshare",
+        "reboot",
+        "io_uring_setup",
+    }
+    found = fields(service.daemon)
+    assert (found["NoNewPrivs"], found["Seccomp"]) == ("1", "2")
+    assert int(found["CapEff"], 16) & (1 << 19 | 1 << 21) == 0
+    assert int(found["CapEff"], 16).bit_count() == len(setting(DAEMON, "CapabilityBoundingSet").split())
+
+
+def rows(service: Service) -> list[dict[str, object]]:
+    """Of `status`; the node's own row is the last."""
     command = [PROGRAM, "status", "--json", "--control-socket", service.control]
     status = json.loads(subprocess.run(list(map(str, command)), capture_output=True, check=True).stdout)
-    assert [row["protection"] for row in status["containers"] if row["id"] == container.id] == ["protected"]
-    assert status["node"]["cannot_audit_because"] == ""
-    container.pod.remove()
+    return [*status["containers"], status["node"]]
+
+
+def test_that_is_enough_to_enforce_and_to_audit(service: Service) -> None:
+    for seccomp in (None, UNCONFINED):
+        container = service.node.run(seccomp) if seccomp else service.node.run()
+        assert Reading.of(container).opened() == []
+        *containers, node = rows(service)
+        assert [row["protection"] for row in containers if row["id"] == container.id] == ["protected"]
+        assert node["cannot_audit_because"] == ""
+        container.pod.remove()
+
+
+def test_runtimes_are_tried_as_well(service: Service) -> None:
+    *_, node = rows(service)
+    assert list(node["runtimes"].values()) == ["closed, read from the kernel"]  # type: ignore[attr-defined]
+
+
+def test_without_its_reader_the_daemon_starts_nothing(service: Service) -> None:
+    """What nobody can look at is not started; with the reader back, all is well."""
+    service.reader.terminate()
+    assert service.reader.wait(10) == 0
+    pod = service.node.create_pod()
+    container = service.node.create_container(pod, seccomp=UNCONFINED)
+    with pytest.raises(CriError, match="no reader of filters listens"):
+        container.start()
+    listening = service.node.scratch.path / "reader.sock"
+    said, _ = started(service.node, READER, "reader-2", {}, ["--socket", listening])
+    assert said == "READY=1"
+    again = service.node.create_container(pod, seccomp=UNCONFINED, name="again")
+    again.start()
+    assert Reading.of(again).opened() == []
+    pod.remove()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 
 from testnode import RUNTIME_DEFAULT, UNCONFINED, Container, Node, Nri, programs
 from testnode.probe import AF_VSOCK, doors
+from testnode.waiting import until
 
 pytestmark = pytest.mark.node
 
@@ -112,3 +115,29 @@ def test_a_policy_that_is_not_there_is_an_error(node: Node) -> None:
         assert daemon.process.wait(30) == 2
         assert "/nonexistent/policy.yaml" in daemon.log
         assert "Traceback" not in daemon.log
+
+
+def capabilities(pid: int) -> int:
+    """Those in effect."""
+    [line] = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("CapEff:")]
+    return int(line.split()[1], 16)
+
+
+def children(pid: int) -> list[int]:
+    """Of the process' first thread."""
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_only_the_reader_keeps_the_privilege_to_read(new_node: Callable[..., Node]) -> None:
+    """Without it the daemon ends, to be started anew: it cannot make another, since it has given up what that would take."""
+    reads = 1 << 19 | 1 << 21  # CAP_SYS_PTRACE, CAP_SYS_ADMIN
+    with new_node().daemon() as daemon:
+        until(daemon, lambda status: status.node.ready)
+        assert capabilities(daemon.process.pid).bit_count() <= 5
+        assert not capabilities(daemon.process.pid) & reads
+        readers = [pid for pid in children(daemon.process.pid) if capabilities(pid) & reads == reads]
+        assert len(readers) == 1
+        assert len(children(daemon.process.pid)) == 2  # and the one that judges
+        os.kill(readers[0], signal.SIGKILL)
+        assert daemon.process.wait(10) == 1
+        assert "the process that reads filters has ended" in daemon.log

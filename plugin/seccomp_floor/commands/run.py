@@ -23,6 +23,8 @@ _PATH = click.Path(path_type=Path)
               help="containerd's own API: what runs already, and on which kind of runtime.")  # fmt: skip
 @click.option("--control-socket", type=_PATH, default="/run/seccomp-floor/control.sock", show_default=True, metavar="PATH",
               help="Where `seccomp-floor status` asks; for root only.")  # fmt: skip
+@click.option("--reader-socket", type=_PATH, metavar="PATH",
+              help="Where `seccomp-floor reader` listens. Without it the daemon starts a reader of its own.")  # fmt: skip
 @click.option("--metrics", metavar="[HOST:]PORT",
               help="Serve Prometheus metrics there; the host is 127.0.0.1 unless named. Off by default.")  # fmt: skip
 @click.option("--config", type=_PATH, metavar="FILE",
@@ -35,6 +37,7 @@ def command(
     nri_socket: Path,
     containerd_socket: Path,
     control_socket: Path,
+    reader_socket: Path | None,
     metrics: str | None,
     config: Path | None,
     log_format: str,
@@ -48,7 +51,8 @@ def command(
     from seccomp_floor.node.daemon import Options, run
 
     setup(log_format == "json", logging.DEBUG if verbose else logging.INFO)
-    run(Options(nri_socket, containerd_socket, control_socket, _address(metrics), config), this_machine())
+    options = Options(nri_socket, containerd_socket, control_socket, reader_socket, _address(metrics), config)
+    run(options, this_machine())
     sys.stdout.flush()
 
 

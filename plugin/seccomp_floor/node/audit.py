@@ -11,7 +11,7 @@ import ctypes
 import os
 import signal
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,12 +19,23 @@ from typing import TYPE_CHECKING
 from seccomp_floor.abi import Abi
 from seccomp_floor.floor import Floor
 from seccomp_floor.node.processes import threads
-from seccomp_floor.node.ptrace import GoneError, PtraceError, read_filters, thread_seccomp
+from seccomp_floor.node.ptrace import Filters, GoneError, PtraceError, read_filters, thread_seccomp
 
 if TYPE_CHECKING:
     from seccomp_floor.bpf.prove import Proof
 
-__all__ = ["Finding", "Reading", "judge_filters", "read_process", "read_processes", "summary", "why_not_readable"]
+__all__ = [
+    "Finding",
+    "Read",
+    "Reading",
+    "judge_filters",
+    "read_process",
+    "read_processes",
+    "summary",
+    "why_not_readable",
+]
+
+Read = Callable[[int], Filters]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +62,10 @@ class Finding:
     open_doors: tuple[str, ...] = ()
 
 
-def read_process(pid: int) -> tuple[Reading, ...]:
+def read_process(pid: int, read: Read = read_filters) -> tuple[Reading, ...]:
     """Read a process: its first thread, and every thread that has fewer filters than that one.
 
+    :param read: how a thread's filters are read
     :raises PtraceError: as :func:`~seccomp_floor.node.ptrace.read_filters`
     """
     expected = thread_seccomp(pid).filters
@@ -65,17 +77,17 @@ def read_process(pid: int) -> tuple[Reading, ...]:
                     continue
             except GoneError:
                 continue
-        filters = read_filters(tid)
+        filters = read(tid)
         readings.append(Reading(pid, tid, filters.programs, filters.pause))
     return tuple(readings)
 
 
-def read_processes(pids: Iterable[int]) -> tuple[Reading, ...]:
+def read_processes(pids: Iterable[int], read: Read = read_filters) -> tuple[Reading, ...]:
     """Read several; those that end meanwhile are left out. :raises PtraceError: one of them cannot be read."""
     readings: list[Reading] = []
     for pid in pids:
         try:
-            readings += read_process(pid)
+            readings += read_process(pid, read)
         except GoneError:
             continue
     return tuple(readings)

@@ -17,12 +17,12 @@ from contextlib import suppress
 
 from seccomp_floor.errors import SeccompFloorError
 from seccomp_floor.floor import Mode, OnBreach, Policy
-from seccomp_floor.node.audit import Finding, Reading, read_processes
+from seccomp_floor.node.audit import Finding, Read, Reading, read_processes
 from seccomp_floor.node.judging import Judging
 from seccomp_floor.node.logs import event, printable
 from seccomp_floor.node.policy_store import PolicyStore
 from seccomp_floor.node.processes import by_container, container_of, in_own_namespace, limits
-from seccomp_floor.node.ptrace import GoneError, PtraceError, read_filters, thread_seccomp
+from seccomp_floor.node.ptrace import GoneError, PtraceError, thread_seccomp
 from seccomp_floor.node.records import Protection, Record
 from seccomp_floor.node.state import State
 from seccomp_floor.pb.nri_pb2 import Container, PodSandbox
@@ -46,7 +46,9 @@ log = logging.getLogger(__name__)
 class Auditor:
     """Reads filters, has them judged, and puts the outcome on the record."""
 
-    def __init__(self, policies: PolicyStore, judging: Judging, state: State) -> None:
+    def __init__(self, policies: PolicyStore, judging: Judging, state: State, read: Read) -> None:
+        """:param read: reads a thread's filters; it is called in other threads than this one"""
+        self._read = read
         self._policies = policies
         self._judging = judging
         self._state = state
@@ -97,7 +99,7 @@ class Auditor:
             self._records.update(record.id, detail=LATE)
             return
         # The runtime's init has helper threads, which end with its execve: only its first thread becomes the container's.
-        filters = await asyncio.to_thread(read_filters, pid)
+        filters = await asyncio.to_thread(self._read, pid)
         reading = Reading(pid, pid, filters.programs, filters.pause)
         policy = self._policies.policy
         finding = await self._judge(record.id, (reading,), policy)
@@ -186,7 +188,7 @@ class Auditor:
             self._records.update(identity, protection=Protection.UNSUPPORTED, detail=IGNORES)
             return
         try:
-            readings = await asyncio.to_thread(read_processes, pids)
+            readings = await asyncio.to_thread(read_processes, pids, self._read)
         except PtraceError as error:
             self._state.audits["unreadable"] += 1
             self._records.update(identity, detail=printable(f"not audited: {error}"))

@@ -1,8 +1,8 @@
 """The daemon: everything put together, started in the right order, and ended in order.
 
-The order matters. The process that judges profiles is forked first, while there is one thread and little memory to copy; then
-comes the session with the runtime, since a node is unprotected until there is one; and only then what is slow to load and needed
-by people: control, metrics, containerd's API.
+The order matters. The process that reads filters is forked first, while there are the privileges that it needs; then they are given
+up. Next comes the process that judges profiles, while there is one thread; then the session with the runtime, since a node is
+unprotected until there is one; and only then what is slow to load and needed by people: control, metrics, containerd's API.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 from seccomp_floor.abi import Abi, abis_of_machine
 from seccomp_floor.errors import SeccompFloorError
 from seccomp_floor.floor import Mode, Policy
-from seccomp_floor.node.audit import why_not_readable
 from seccomp_floor.node.auditor import Auditor
 from seccomp_floor.node.forkserver import ForkServer
 from seccomp_floor.node.judging import Judging
@@ -29,18 +28,26 @@ from seccomp_floor.node.logs import event
 from seccomp_floor.node.notify import notify
 from seccomp_floor.node.plugin import NodePlugin
 from seccomp_floor.node.policy_store import PolicyStore
+from seccomp_floor.node.reader import Reader
 from seccomp_floor.node.state import State
 from seccomp_floor.node.succession import Succession, sweep
 from seccomp_floor.nri.connection import inherit, inherited, serve
 from seccomp_floor.nri.plugin import Identity, Session
+from seccomp_floor.process import CAP_AUDIT_READ, CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_SYSLOG, keep_only
 
 if TYPE_CHECKING:
+    import socket
+
     import grpc
 
 __all__ = ["IDENTITY", "Options", "run"]
 
 IDENTITY = Identity("seccomp-floor", "90")
 """Late among the plugins, to see what the others have made of a section."""
+
+KEPT = CAP_SETUID, CAP_SETGID, CAP_KILL, CAP_AUDIT_READ, CAP_SYSLOG
+"""Capabilities: to make nobodies of those who judge profiles, to end open containers, and to read what the kernel logs (SYSLOG: of
+/dev/kmsg, where audit records are not to be had)."""
 
 AGAIN_SECONDS = 2.0
 """The rest before what did not work at the start is tried again."""
@@ -50,11 +57,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What ``seccomp-floor run`` was told. ``metrics``: host and port, None for no metrics."""
+    """What ``seccomp-floor run`` was told. ``reader_socket``: None for a reader of its own; ``metrics``: host and port, None for
+    no metrics."""
 
     nri_socket: Path
     containerd_socket: Path
     control_socket: Path
+    reader_socket: Path | None
     metrics: tuple[str, int] | None
     config: Path | None
 
@@ -62,28 +71,38 @@ class Options:
 def run(options: Options, native: Abi) -> None:
     """Be the daemon until SIGTERM or SIGINT.
 
-    :raises SeccompFloorError: it cannot begin: the policy is none, the control socket cannot be made
+    :raises SeccompFloorError: it cannot begin: the policy is none, there is no reader of filters
+    :raises SystemExit: with 1, it had to end by itself: whoever started it should start it anew
     """
     os.umask(0o077)
+    reader = Reader.forked() if options.reader_socket is None else Reader.listening(options.reader_socket)
+    keep_only(*KEPT)
     policies = PolicyStore(options.config)
-    unreadable = why_not_readable()
     server = ForkServer()
     server.start()
+    unreadable = reader.why_not()
 
-    async def serve_until_stopped() -> None:
+    async def serve_until_stopped() -> bool:
         try:
-            await Daemon(options, policies, server, native, unreadable).run()
+            return await Daemon(options, policies, server, native, reader, unreadable).run()
         finally:
             server.stop()
 
-    asyncio.run(serve_until_stopped())
+    if not asyncio.run(serve_until_stopped()):
+        raise SystemExit(1)
 
 
 class Daemon:
     """The running daemon."""
 
     def __init__(
-        self, options: Options, policies: PolicyStore, server: ForkServer, native: Abi, unreadable: str
+        self,
+        options: Options,
+        policies: PolicyStore,
+        server: ForkServer,
+        native: Abi,
+        reader: Reader,
+        unreadable: str,
     ) -> None:
         self._options = options
         self._policies = policies
@@ -91,8 +110,10 @@ class Daemon:
         self._succession = Succession(options.nri_socket.parent, IDENTITY.name)
         self._state = State(lambda: self._succession.standing_by)
         self._state.auditing = unreadable
+        self._reader = reader
+        self._failed = False
         self._judging = Judging(server, native, self._state)
-        self._auditor = Auditor(policies, self._judging, self._state)
+        self._auditor = Auditor(policies, self._judging, self._state, reader.filters)
         self._helpers: set[asyncio.Task[None]] = set()
         self._control: grpc.aio.Server | None = None
         self._kernel_log = KernelLog(self._state, self._doors)
@@ -104,12 +125,14 @@ class Daemon:
             policies, self._judging, self._auditor, self._state, self._succession, self._on_registered
         )
 
-    async def run(self) -> None:
-        """Until a signal says that it is enough."""
+    async def run(self) -> bool:
+        """Until a signal says that it is enough; False: it had to end by itself."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up.set)
+        if (child := self._reader.child) is not None:
+            loop.add_reader(child, self._reader_ended, child)
         session = asyncio.create_task(self._session())
         self._kernel_log.listen(self._policies.policy.mode is Mode.LOG)
         work = (
@@ -132,6 +155,14 @@ class Daemon:
             if self._control is not None:
                 await self._control.stop(None)
         event(log, logging.INFO, "stopped")
+        return not self._failed
+
+    def _reader_ended(self, child: socket.socket) -> None:
+        """There cannot be another one, since the privileges that it had are given up: the whole has to begin anew."""
+        asyncio.get_running_loop().remove_reader(child)
+        event(log, logging.ERROR, "the process that reads filters has ended, and so must the daemon")
+        self._failed = True
+        self._stop.set()
 
     async def _session(self) -> None:
         """Be the runtime's plugin: on the connection that it left us if it launched us, else on one of our own."""
@@ -263,7 +294,9 @@ class Daemon:
         section = (await self._judging.section(None, policy)).section
         if section is None or self._state.auditing or policy.mode is Mode.REPORT:
             return
-        self._state.runtimes = await try_all(socket, handlers.values(), section, policy, self._judging)
+        self._state.runtimes = await try_all(
+            socket, handlers.values(), section, policy, self._judging, self._reader.filters
+        )
 
     def _spare(self, work: Coroutine[object, object, None]) -> None:
         helper = asyncio.create_task(work)

@@ -70,8 +70,17 @@ def limits(pid: int) -> tuple[str, ...]:
 
 
 def in_own_namespace(path: str) -> bool:
-    """Whether the PID namespace at that path (of /proc) is the one that this process is in."""
+    """Whether the PID namespace at that path is the one that this process, and its /proc, are in.
+
+    What the runtime names is some process' ``/proc/PID/ns/pid``, which only who may trace that process can look at. That process'
+    status says the same to everyone: it has a number for each namespace that it is in, beginning with that of /proc (proc(5),
+    NSpid).
+    """
+    pid = path.removeprefix("/proc/").removesuffix("/ns/pid")
     try:
+        if pid.isdecimal():
+            status = Path(f"/proc/{pid}/status").read_text(errors="replace")
+            return any(line.split() == ["NSpid:", pid] for line in status.splitlines())
         return Path(path).stat().st_ino == Path("/proc/self/ns/pid").stat().st_ino
     except OSError:
         return False

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from seccomp_floor.errors import SeccompFloorError
 from seccomp_floor.floor import Policy
+from seccomp_floor.node.audit import Read
 from seccomp_floor.node.containerd import Containerd, Handler
 from seccomp_floor.node.judging import Judging
 from seccomp_floor.node.logs import event, printable
@@ -35,7 +36,7 @@ def ask(socket: Path) -> tuple[dict[str, Handler], str]:
 
 
 async def try_all(
-    socket: Path, handlers: Iterable[Handler], section: Profile, policy: Policy, judging: Judging
+    socket: Path, handlers: Iterable[Handler], section: Profile, policy: Policy, judging: Judging, read: Read
 ) -> dict[str, str]:
     """What a throw-away container of each handler shows, in words; :data:`~seccomp_floor.node.state.PROVEN` where all is well.
 
@@ -45,7 +46,7 @@ async def try_all(
     def attempt(handler: Handler) -> Filters:
         with Containerd(socket) as containerd:  # the thread's own: it cleans up even when nobody waits for it any more
             sweep(containerd)
-            return try_runtime(containerd, handler, section)
+            return try_runtime(containerd, handler, section, read)
 
     shown = {}
     for handler in handlers:

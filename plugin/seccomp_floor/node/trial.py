@@ -16,8 +16,9 @@ from typing import Any
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.empty_pb2 import Empty
 
+from seccomp_floor.node.audit import Read
 from seccomp_floor.node.containerd import Containerd, ContainerdError, Handler
-from seccomp_floor.node.ptrace import Filters, read_filters
+from seccomp_floor.node.ptrace import Filters
 from seccomp_floor.pb import containerd_pb2 as pb
 from seccomp_floor.profile import Profile, write_profile
 
@@ -33,7 +34,7 @@ _NAMESPACES = "containerd.services.namespaces.v1.Namespaces"
 _SIGKILL = 9
 
 
-def try_runtime(containerd: Containerd, handler: Handler, section: Profile) -> Filters:
+def try_runtime(containerd: Containerd, handler: Handler, section: Profile, read: Read) -> Filters:
     """Have the handler's runtime create a container with this section, and read what the kernel has of it.
 
     :raises ContainerdError: it cannot be created
@@ -51,7 +52,7 @@ def try_runtime(containerd: Containerd, handler: Handler, section: Profile) -> F
     try:
         root = pb.Mount(type="tmpfs", source="tmpfs", options=["size=1m"])
         request = pb.CreateTaskRequest(container_id=identity, rootfs=[root])
-        return read_filters(containerd.call(f"{_TASKS}/Create", request, pb.CreateTaskResponse, NAMESPACE).pid)
+        return read(containerd.call(f"{_TASKS}/Create", request, pb.CreateTaskResponse, NAMESPACE).pid)
     finally:
         _remove(containerd, identity)
 
