@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
 UNIT = DEPLOY / "systemd" / "seccomp-floor.service"
+READER_UNIT = DEPLOY / "systemd" / "seccomp-floor-reader.service"
 
 
 def documents(path: Path) -> list[dict[str, Any]]:
@@ -94,13 +95,13 @@ def test_no_port_is_declared(daemonset: dict[str, Any]) -> None:
     assert "ports" not in container
 
 
-def test_the_daemon_is_not_filtered(daemonset: dict[str, Any]) -> None:
-    """A process with a seccomp filter cannot read those of others; no setting that systemd makes of one is in the unit."""
+def test_who_reads_filters_is_not_filtered(daemonset: dict[str, Any]) -> None:
+    """A process with a seccomp filter cannot read those of others; no setting that systemd makes one of is in the reader's unit."""
     [container] = daemonset["spec"]["containers"]
     assert container["securityContext"]["seccompProfile"] == {"type": "Unconfined"}
     protect = ("ProtectClock", "ProtectHostname", "ProtectKernel")
     filtering = ("SystemCall", "Restrict", "MemoryDenyWriteExecute", "LockPersonality", "PrivateDevices", *protect)
-    lines = [line for line in UNIT.read_text().splitlines() if not line.startswith("#")]
+    lines = [line for line in READER_UNIT.read_text().splitlines() if not line.startswith("#")]
     assert not [line for line in lines if line.startswith(filtering)]
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -20,9 +23,20 @@ from seccomp_floor.errors import SeccompFloorError
 from seccomp_floor.node.state import BUCKETS, PROVEN, State
 
 if TYPE_CHECKING:
+    from seccomp_floor.floor import Policy
     from seccomp_floor.node.policy_store import PolicyStore
 
-__all__ = ["StateCollector", "serve_metrics"]
+__all__ = ["StateCollector", "digest", "serve_metrics"]
+
+# Results that are there from the start, with 0: what begins with 1 shows no increase.
+_PROOFS = ("proven", "refuted", "failed", "too-slow")
+_AUDITS = ("closed", "watched", "open", "unreadable")
+
+
+def digest(policy: Policy) -> str:
+    """A short name for what a policy says, however its file is written: on all nodes the same, with one version of the daemon."""
+    said = json.dumps(asdict(policy), sort_keys=True, default=str)
+    return sha256(said.encode()).hexdigest()[:12]
 
 
 class StateCollector(Collector):
@@ -34,7 +48,14 @@ class StateCollector(Collector):
         self._versions = versions
 
     def collect(self) -> Iterator[Metric]:
-        state, policies = self._state, self._policies
+        yield from self._daemon()
+        yield from self._policy()
+        yield from self._containers()
+        yield from self._runtimes()
+        yield from self._work()
+
+    def _daemon(self) -> Iterator[Metric]:
+        state = self._state
         own, libseccomp = self._versions
         build = InfoMetricFamily(
             "seccomp_floor_build", "Versions of the daemon and of the libseccomp that it proves with."
@@ -45,52 +66,109 @@ class StateCollector(Collector):
         if state.runtime is not None:
             runtime.add_metric([], {"name": state.runtime.name, "version": str(state.runtime.version)})
         yield runtime
-        yield GaugeMetricFamily(
+        yield _whether(
             "seccomp_floor_ready",
-            "1 if containers that are created now are protected, else 0.",
-            value=int(not state.ready),
+            "1 if the daemon is registered and a section was proven under its policy, else 0. What that does to containers that "
+            "are created now is the policy's mode: only in mode enforce are they protected.",
+            not state.ready,
         )
-        yield GaugeMetricFamily(
+        yield _whether(
             "seccomp_floor_standing_by",
             "1 while another daemon serves the runtime as well and its policy is in force, else 0.",
-            value=int(state.standing_by()),
+            state.standing_by(),
+        )
+        yield _whether(
+            "seccomp_floor_filters_readable",
+            "1 if filters can be read from the kernel here, else 0: no container is audited then.",
+            not state.auditing,
+        )
+        yield _count("seccomp_floor_sessions", "Sessions with the runtime that were begun.", state.sessions)
+
+    def _policy(self) -> Iterator[Metric]:
+        policies = self._policies
+        policy = InfoMetricFamily(
+            "seccomp_floor_policy", "The daemon's policy: its mode, and a digest of all that it says."
+        )
+        policy.add_metric([], {"mode": str(policies.policy.mode), "digest": digest(policies.policy)})
+        yield policy
+        yield _whether(
+            "seccomp_floor_policy_stale",
+            "1 if the policy file has content that is not in force, else 0.",
+            policies.error is not None,
         )
         yield GaugeMetricFamily(
-            "seccomp_floor_policy_stale", "1 if the policy file has content that is not in force, else 0.",
-            value=int(policies.error is not None),
-        )  # fmt: skip
-        yield _count("seccomp_floor_policy_generation", "Policies taken into force.", policies.generation)
-        yield _count("seccomp_floor_sessions", "Sessions with the runtime.", state.sessions)
-        yield _count("seccomp_floor_refusals", "Creations and starts refused.", state.refusals)
-        yield _count("seccomp_floor_breaches", "Containers found running with a denied door open.", state.breaches)
-        yield _by(
-            CounterMetricFamily("seccomp_floor_decisions", "Creations answered.", labels=["protection", "reason"]),
-            state.decisions.copy(),
+            "seccomp_floor_policy_generation",
+            "The policies that the daemon has taken into force since its start, the first one included.",
+            value=policies.generation,
         )
+
+    def _containers(self) -> Iterator[Metric]:
+        state = self._state
+        records = tuple(state.records)
         containers = GaugeMetricFamily(
             "seccomp_floor_containers", "Containers on the node.", labels=["protection", "reason"]
         )
-        yield _by(containers, Counter((str(record.protection), record.reason) for record in state.records))
+        yield _by(containers, Counter((str(record.protection), record.reason) for record in records))
+        yield GaugeMetricFamily(
+            "seccomp_floor_longest_audit_pause_seconds",
+            "The longest that reading its filters has made a container wait, of those that are on the node.",
+            value=max((record.pause or 0.0 for record in records), default=0.0),
+        )
+        uses = state.uses.copy()
+        unattributed = uses.pop(("", ""), 0)
+        attributed = CounterMetricFamily(
+            "seccomp_floor_door_uses",
+            "Calls through doors that the kernel has logged (mode: log).",
+            labels=["namespace", "pod"],
+        )
+        yield _by(attributed, uses)
+        # Apart: labels without a value count for Prometheus as none, and it would put the daemon's own pod there.
+        yield _count(
+            "seccomp_floor_unattributed_door_uses",
+            "Such calls by processes that had ended when their record was read.",
+            unattributed,
+        )
+
+    def _runtimes(self) -> Iterator[Metric]:
+        state = self._state
+        shown, unsupporting = state.runtimes.copy(), state.unsupporting
         proven = GaugeMetricFamily(
             "seccomp_floor_runtime_proven",
             "1 if a throw-away container of this runtime handler had the filter that was proven, else 0.",
             labels=["handler"],
         )
-        yield _by(proven, {(handler,): int(found == PROVEN) for handler, found in state.runtimes.copy().items()})
-        for name, help_text, counts in (
-            ("seccomp_floor_proofs", "Judgements made, those from memory not counted.", state.proofs),
-            ("seccomp_floor_audits", "Filters read from the kernel and judged.", state.audits),
+        yield _by(proven, {(handler,): int(found == PROVEN) for handler, found in shown.items()})
+        unsupported = GaugeMetricFamily(
+            "seccomp_floor_runtime_unsupported",
+            "1 if this runtime handler's runtime ignores seccomp sections, or is not known to load them, else 0.",
+            labels=["handler"],
+        )
+        yield _by(unsupported, {(handler,): int(handler in unsupporting) for handler in {*shown, *unsupporting}})
+
+    def _work(self) -> Iterator[Metric]:
+        state = self._state
+        yield _by(
+            CounterMetricFamily("seccomp_floor_decisions", "Creations answered.", labels=["protection", "reason"]),
+            state.decisions.copy(),
+        )
+        yield _count("seccomp_floor_refusals", "Creations and starts refused.", state.refusals)
+        yield _count(
+            "seccomp_floor_breaches",
+            "Containers whose filter in the kernel left a denied door open: found running, or refused at their start for it.",
+            state.breaches,
+        )
+        for name, help_text, results, counts in (
+            ("seccomp_floor_proofs", "Judgements made, those from memory not counted.", _PROOFS, state.proofs),
+            (
+                "seccomp_floor_audits",
+                "Filters read from the kernel and judged, or not to be read.",
+                _AUDITS,
+                state.audits,
+            ),
         ):
             family = CounterMetricFamily(name, help_text, labels=["result"])
-            yield _by(family, Counter({(result,): number for result, number in counts.copy().items()}))
-        yield _by(
-            CounterMetricFamily(
-                "seccomp_floor_door_uses",
-                "Calls through doors that the kernel has logged (mode: log).",
-                labels=["namespace", "pod"],
-            ),
-            state.uses.copy(),
-        )
+            found = {**dict.fromkeys(results, 0), **dict(counts.copy())}
+            yield _by(family, {(result,): number for result, number in found.items()})
         latency = HistogramMetricFamily(
             "seccomp_floor_request_duration_seconds", "Time to answer the runtime.", labels=["method"]
         )
@@ -124,6 +202,10 @@ def serve_metrics(address: tuple[str, int], collector: Collector) -> Callable[[]
 
 def _count(name: str, help_text: str, value: int) -> Metric:
     return CounterMetricFamily(name, help_text, value=value)
+
+
+def _whether(name: str, help_text: str, holds: bool) -> Metric:
+    return GaugeMetricFamily(name, help_text, value=int(holds))
 
 
 def _by(family: CounterMetricFamily | GaugeMetricFamily, counts: Mapping[Any, int]) -> Metric:
