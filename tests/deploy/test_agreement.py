@@ -14,6 +14,8 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 
+from seccomp_floor.commands.audit import command as audit_command
+from seccomp_floor.commands.doctor import command as doctor_command
 from seccomp_floor.commands.run import command as run_command
 from seccomp_floor.commands.status import command as status_command
 from seccomp_floor.decide import ANNOTATION
@@ -86,6 +88,19 @@ def test_the_daemonset_s_arguments_are_the_daemon_s(daemonset: dict[str, Any]) -
         program, name, *arguments = container[probe]["exec"]["command"]
         assert (program, name) == ("seccomp-floor", "status")
         assert understood(status_command, arguments)["control_socket"] == params["control_socket"], probe
+
+
+def test_every_command_finds_its_way_in_the_daemon_s_pod(daemonset: dict[str, Any]) -> None:
+    """With no word about sockets: a person who executes one there, in a hurry, has to know none."""
+    [container] = daemonset["spec"]["containers"]
+    mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+    run = understood(run_command, container["args"][1:])
+    for command in (doctor_command, audit_command, status_command):
+        defaults = {option.name: option.default for option in command.params if str(option.name).endswith("_socket")}
+        assert defaults, command.name
+        assert defaults == {name: str(run[name]) for name in defaults}
+    for name in ("nri_socket", "containerd_socket"):
+        assert mounts[str(run[name].parent)]["readOnly"], name
 
 
 def test_no_port_is_declared(daemonset: dict[str, Any]) -> None:

@@ -15,6 +15,8 @@ from testnode.programs import Module, SetupError, built, cache, need_go, run_wit
 KUBERNETES = "v1.36.3"
 ETCD = "v3.6.8"
 HELM = "v4.3.1"
+KUSTOMIZE = "v5.8.1"
+"""As in that Kubernetes' kubectl."""
 COMMANDS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kubectl")
 PROGRAMS = (*COMMANDS, "etcd")
 
@@ -36,6 +38,16 @@ def directory() -> Path:
 def helm() -> Path:
     """Helm, built if need be."""
     return built(Module("helm", "helm.sh/helm/v4", HELM, ("cmd/helm",), ("-ldflags", "-s -w"))) / "helm"
+
+
+def kustomize() -> list[str]:
+    """The command that builds a kustomization: kubectl's from PATH if it is new enough, else kustomize itself, built if need be."""
+    if kubectl := shutil.which("kubectl"):
+        asked = [kubectl, "version", "--client", "--output=json"]
+        answer = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
+        if re.search(r'"kustomizeVersion": "v[5-9]', answer):
+            return [kubectl, "kustomize"]
+    return [str(built(Module("kustomize", "sigs.k8s.io/kustomize/kustomize/v5", KUSTOMIZE, ())) / "kustomize"), "build"]
 
 
 def build(target: Path) -> None:
