@@ -1,4 +1,4 @@
-"""Debian's runtimes and engines, unpacked into the cache: nothing is installed, nothing starts, nothing on PATH changes.
+"""Debian's runtimes, engines and ``promtool``, unpacked into the cache: none is installed, none starts, none is on PATH.
 
 ``python -m runtime.debian`` sets them up, and installs what they need: libraries, ``golang-github-containers-common`` (Podman's
 configuration), ``uidmap`` (for its users without root) and ``strace``, with which the tests kill at a given system call.
@@ -37,6 +37,11 @@ def directory() -> Path:
 def newer_containerd() -> Path:
     """The directory of the newer suite's containerd."""
     return _unpacked(f"debian-{NEWER_SUITE}-containerd", ("containerd",), NEWER_SUITE) / "usr" / "bin"
+
+
+def promtool() -> Path:
+    """What judges metrics, and tries alerts; the server that comes with it stays where it is."""
+    return _unpacked(f"debian-{SUITE}-prometheus", ("prometheus",), SUITE) / "usr" / "bin" / "promtool"
 
 
 def _unpacked(name: str, packages: Sequence[str], suite: str) -> Path:
@@ -107,7 +112,7 @@ def main() -> int:
         return 0
     try:
         programs.install_debian_packages(INSTALLED)
-        programs.say(f"Debian's runtimes: {directory()}, {newer_containerd()}")
+        programs.say(f"Debian's runtimes: {directory()}, {newer_containerd()}; {promtool()}")
     except (programs.SetupError, subprocess.CalledProcessError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
