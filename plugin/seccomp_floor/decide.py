@@ -15,6 +15,9 @@ ANNOTATION = "opt-out.seccomp-floor.nri.io"
 """Annotation that takes a pod, or one container of it, off the floor; the form ``KEY/pod`` and ``KEY/container.NAME`` is the
 convention of NRI plugins (containerd/nri, pkg/plugin annotations)."""
 
+LONGEST_VALUE = 64
+"""Characters of an annotation's value that are kept: what is longer is no boolean either way."""
+
 
 class Reason(StrEnum):
     """Why a container is under the floor or not; stable words, for logs and metrics."""
@@ -28,7 +31,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What a decision looks at.
+    """What a decision looks at, and all that it looks at: :meth:`of` leaves out what else there is.
 
     ``handler``: the CRI runtime handler (``""``: the default one; None: an engine that has none). ``namespace``: the pod's
     Kubernetes namespace, None where there is no pod (Docker, Podman, runc). ``annotations``: of the pod, or of such a container.
@@ -38,6 +41,12 @@ class Subject:
     handler: str | None
     namespace: str | None
     annotations: Mapping[str, str]
+
+    @classmethod
+    def of(cls, container: str, handler: str | None, namespace: str | None, annotations: Mapping[str, str]) -> Subject:
+        """Of all annotations, which may be long and many, those that are kept are this project's."""
+        asked = {key: annotations[key][:LONGEST_VALUE] for key in _keys(container) if key in annotations}
+        return cls(container, handler, namespace, asked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +77,13 @@ def decide(policy: Policy, subject: Subject) -> Decision:
     return Decision(False, Reason.OPTED_OUT, f"opted out by annotation {asked}")
 
 
+def _keys(container: str) -> tuple[str, ...]:
+    return f"{ANNOTATION}/container.{container}", f"{ANNOTATION}/pod", ANNOTATION
+
+
 def _opt_out(subject: Subject) -> str | None:
     """The key of the annotation that asks for an opt-out; the container's own form wins over the pod's."""
-    for key in (f"{ANNOTATION}/container.{subject.container}", f"{ANNOTATION}/pod", ANNOTATION):
+    for key in _keys(subject.container):
         value = subject.annotations.get(key)
         if value is None:
             continue

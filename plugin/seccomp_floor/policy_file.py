@@ -48,6 +48,8 @@ def parse_policy(data: bytes, name: str) -> Policy:
 
     if len(data) > LARGEST:
         raise PolicyError(f"{name}: larger than {LARGEST} bytes: not a policy")
+    if not data.strip():  # what a full disk leaves of a file must not pass for the default policy
+        raise PolicyError(f"{name}: the file is empty; `version: 1` alone is the default policy")
     try:
         document = yaml.load(data, Loader=_loader())  # noqa: S506 (a SafeLoader of ours)
     except yaml.MarkedYAMLError as error:

@@ -104,16 +104,19 @@ def test_a_container_is_audited_before_its_code_runs(
     assert 0 < found.pause < 1
 
 
-def test_what_the_runtime_has_not_loaded_is_not_started(crowded: Node, daemon: Daemon) -> None:
-    """The section was right, and the runtime dropped it: no code of the container's runs, and its owner is told why."""
+@pytest.mark.parametrize("no_new_privileges", [False, True])
+def test_what_the_runtime_has_not_loaded_is_not_started(crowded: Node, daemon: Daemon, no_new_privileges: bool) -> None:
+    """The section was right, and the runtime dropped it: no code of the container's runs, and its owner is told why. Some runtimes
+    load it late with noNewPrivileges; of one that has not shown that it does, nothing is believed."""
     pod = crowded.create_pod(handler="forgetful")
-    container = crowded.create_container(pod, seccomp=UNCONFINED)
+    container = crowded.create_container(pod, seccomp=UNCONFINED, no_new_privileges=no_new_privileges)
     with pytest.raises(CriError, match=r"seccomp-floor refuses .* not what was proven"):
         container.start()
     found = row(status(daemon), container.id)
     assert found is not None
-    assert found.protection == "breached"
+    assert (found.protection, found.detail.startswith("breached: ")) == ("ended", True)
     assert status(daemon).node.breaches == 1
+    pod.remove()
 
 
 def test_admitted_where_the_owner_says_so_and_shown(crowded: Node) -> None:
@@ -153,7 +156,7 @@ def test_killed_where_the_owner_says_so(crowded: Node) -> None:
         floored = crowded.run(UNCONFINED)
     open_one = crowded.run(UNCONFINED)
     with crowded.daemon("version: 1\nonBreach: kill\n") as daemon:
-        standing(daemon, open_one.id, "breached")
+        assert standing(daemon, open_one.id, "ended").detail.startswith("breached: ")
         daemon.wait_for("was killed")
         standing(daemon, floored.id, "protected")
         assert not is_open(floored)
@@ -161,6 +164,63 @@ def test_killed_where_the_owner_says_so(crowded: Node) -> None:
             open_one.output(["/bin/true"])
     floored.pod.remove()
     open_one.pod.remove()
+
+
+def test_a_new_policy_clears_no_breach(crowded: Node) -> None:
+    """Unless it asks nothing any more that the container lacks."""
+    before = crowded.run(UNCONFINED)
+    with crowded.daemon() as daemon:
+        standing(daemon, before.id, "breached")
+        daemon.config.write_text("version: 1\noptOut: {namespaces: [lab]}\n")
+        until(daemon, lambda status: status.node.policy_generation == 2)
+        assert standing(daemon, before.id, "breached").detail
+        daemon.config.write_text("version: 1\napply: {runtimeHandlers: [forgetful]}\n")
+        assert standing(daemon, before.id, "exempt").reason == "handler-not-selected"
+    before.pod.remove()
+
+
+def test_a_new_policy_decides_anew(crowded: Node) -> None:
+    """Who comes under the floor by it is looked at once, and is no breach: it has what the earlier policy gave it."""
+    with crowded.daemon("version: 1\napply: {runtimeHandlers: [forgetful]}\nonBreach: kill\n") as daemon:
+        container = crowded.run(UNCONFINED)
+        assert standing(daemon, container.id, "exempt").reason == "handler-not-selected"
+        daemon.config.write_text("version: 1\nonBreach: kill\n")
+        found = standing(daemon, container.id, "outdated")
+        assert (found.floored, found.reason) == (True, "selected")
+        assert "x86_64 socket" in found.detail
+        assert is_open(container)
+        assert status(daemon).node.breaches == 0
+        container.pod.remove()
+
+
+@pytest.mark.parametrize("mode", ["report", "log"])
+def test_from_the_first_steps_to_enforcing(crowded: Node, mode: str) -> None:
+    """What was created before is outdated; what was created and not yet started is refused, and created anew by the kubelet."""
+    with crowded.daemon(f"version: 1\nmode: {mode}\n") as daemon:
+        container = crowded.run(UNCONFINED)
+        pod = crowded.create_pod()
+        waiting = crowded.create_container(pod, seccomp=UNCONFINED)
+        daemon.config.write_text("version: 1\nonBreach: kill\n")
+        standing(daemon, container.id, "outdated")
+        with pytest.raises(CriError, match="created under another policy"):
+            waiting.start()
+        anew = crowded.create_container(pod, seccomp=UNCONFINED, name="anew")
+        anew.start()
+        standing(daemon, anew.id, "protected")
+        assert status(daemon).node.breaches == 0
+        assert is_open(container)
+        for each in (container.pod, pod):
+            each.remove()
+
+
+def test_what_runs_no_more_is_not_called_protected(crowded: Node, daemon: Daemon) -> None:
+    """Its record stays as long as the runtime's does, and is not counted among the protected."""
+    pod = crowded.create_pod()
+    container = crowded.create_container(pod, seccomp=UNCONFINED, command=["/bin/true"])
+    container.start()
+    assert standing(daemon, container.id, "ended").detail == "it was protected"
+    pod.remove()
+    assert row(status(daemon), container.id) is None
 
 
 def test_a_runtime_that_is_not_known_to_load_sections_is_unsupported(crowded: Node) -> None:

@@ -49,7 +49,7 @@ def test_the_example_says_what_silence_says() -> None:
     assert parse_policy(BUILT_IN, "policy.yaml") == Policy()
 
 
-@pytest.mark.parametrize("text", [b"", b"\n", b"# nothing\n", b"---\n", b"{}", b"floor: {}\napply: {}\noptOut: {}\n"])
+@pytest.mark.parametrize("text", [b"# nothing\n", b"---\n", b"{}", b"floor: {}\napply: {}\noptOut: {}\n"])
 def test_every_key_is_optional(text: bytes) -> None:
     assert parse_policy(text, "policy.yaml") == Policy()
 
@@ -296,6 +296,13 @@ def test_a_large_file_is_not_read_whole(tmp_path: Path) -> None:
         os.truncate(file.fileno(), 1 << 40)
     with pytest.raises(PolicyError, match=f"larger than {LARGEST} bytes"):
         load_policy(path)
+
+
+@pytest.mark.parametrize("data", [b"", b" \n\n"])
+def test_a_file_without_content_is_no_policy(data: bytes) -> None:
+    """A full disk leaves such files."""
+    with pytest.raises(PolicyError, match=r"policy\.yaml: the file is empty"):
+        parse_policy(data, "policy.yaml")
 
 
 def test_the_default_path_may_be_empty_but_not_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,9 @@ def command(control_socket: Path, watch: bool, health: str | None, as_json: bool
         print_json(document(status))
     else:
         _show(status)
-    if not status.node.ready or any(row.protection in ("breached", "admitted") for row in status.containers):
+    if not status.node.ready or any(
+        row.protection in ("breached", "admitted", "outdated") for row in status.containers
+    ):
         answer_no()
 
 

@@ -20,6 +20,7 @@ from seccomp_floor.abi import Abi
 from seccomp_floor.floor import Floor
 from seccomp_floor.node.processes import threads
 from seccomp_floor.node.ptrace import Filters, GoneError, PtraceError, read_filters, thread_seccomp
+from seccomp_floor.process import close_all_but, die_with
 
 if TYPE_CHECKING:
     from seccomp_floor.bpf.prove import Proof
@@ -63,22 +64,28 @@ class Finding:
 
 
 def read_process(pid: int, read: Read = read_filters) -> tuple[Reading, ...]:
-    """Read a process: its first thread, and every thread that has fewer filters than that one.
+    """Read a process: its first thread that is still there, and every thread that has fewer filters than that one.
+
+    A process may live on without its first thread, and a thread may end while it is looked at: the others are read all the same.
 
     :param read: how a thread's filters are read
+    :raises GoneError: there is no such process, or none of its threads is left
     :raises PtraceError: as :func:`~seccomp_floor.node.ptrace.read_filters`
     """
-    expected = thread_seccomp(pid).filters
+    expected: int | None = None
     readings = []
     for tid in threads(pid):
-        if tid != pid:
-            try:
-                if thread_seccomp(tid, pid).filters >= expected:
-                    continue
-            except GoneError:
+        try:
+            count = thread_seccomp(tid, pid).filters
+            if expected is not None and count >= expected:
                 continue
-        filters = read(tid)
+            filters = read(tid)
+        except GoneError:
+            continue
+        expected = count if expected is None else expected
         readings.append(Reading(pid, tid, filters.programs, filters.pause))
+    if not readings:
+        raise GoneError(f"process {pid} has ended")
     return tuple(readings)
 
 
@@ -129,9 +136,11 @@ def why_not_readable() -> str:
     if own.mode != 0:
         return "this process runs under a seccomp filter itself, and the kernel shows filters only to who has none"
     ready, tell = os.pipe()
-    child = os.fork()
+    parent, child = os.getpid(), os.fork()
     if child == 0:
         with suppress(BaseException):
+            close_all_but(tell)
+            die_with(parent)
             _filter_self()
             os.write(tell, b"+")
             signal.pause()

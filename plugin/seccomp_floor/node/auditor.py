@@ -3,6 +3,10 @@
 A container is read when it starts, while the OCI runtime holds it and nothing can notice. One that ran before the daemon came is
 read once, gently, since its processes might notice (:mod:`~seccomp_floor.node.ptrace`). What was read is kept: a new policy is
 judged against it, and nobody is stopped again.
+
+What cannot be read or judged is not known to be open: a container that has not started is refused for it, one that runs is shown
+as unverified and looked at again. And what lacks something is a *breach* only where it was to have it: of a container that was
+created under another policy the runtime enforces just what it was given.
 """
 
 from __future__ import annotations
@@ -14,8 +18,10 @@ import signal
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
-from seccomp_floor.errors import SeccompFloorError
+from seccomp_floor.decide import Reason, decide
+from seccomp_floor.errors import InputError, SeccompFloorError
 from seccomp_floor.floor import Mode, OnBreach, Policy
 from seccomp_floor.node.audit import Finding, Read, Reading, read_processes
 from seccomp_floor.node.judging import Judging
@@ -23,17 +29,24 @@ from seccomp_floor.node.logs import event, printable
 from seccomp_floor.node.policy_store import PolicyStore
 from seccomp_floor.node.processes import by_container, container_of, in_own_namespace, limits
 from seccomp_floor.node.ptrace import GoneError, PtraceError, thread_seccomp
-from seccomp_floor.node.records import Protection, Record
+from seccomp_floor.node.records import Protection, Record, detail_of
 from seccomp_floor.node.state import State
 from seccomp_floor.pb.nri_pb2 import Container, PodSandbox
 
-__all__ = ["Auditor"]
+__all__ = ["Auditor", "OpenError"]
 
 GENTLE_SECONDS = 0.05
 """The rest between two containers that run, so that a node with a thousand of them has the CPU for itself."""
-RESTORED_SECONDS = 60.0
+PATIENT_SECONDS = 10.0
+"""How long a judgement may take that nobody waits for."""
+AGAIN_SECONDS = 60.0
+"""How often those are looked for that nobody has looked at, or could: restored from a checkpoint, not readable, not judged."""
 SETTLE_SECONDS, SETTLE_TRIES = 5.0, 50
 """How long a container may take from its start until the runtime has loaded its filter, and how often it is looked at till then."""
+
+KILL_PASSES = 100
+"""Looks for processes of a container that is being killed: one that forks as fast as it can is soon through with that, since all it
+has are killed at each."""
 
 IGNORES = "its runtime does not load seccomp sections, or is not known to"
 LATE = "its runtime loads the filter when nobody can ask any more; audited right after the start"
@@ -41,6 +54,10 @@ LATE = "its runtime loads the filter when nobody can ask any more; audited right
 Stacks = tuple[tuple[bytes, ...], ...]
 
 log = logging.getLogger(__name__)
+
+
+class OpenError(SeccompFloorError):
+    """Filters were read and judged, and a door is open: the text names it."""
 
 
 class Auditor:
@@ -57,7 +74,7 @@ class Auditor:
         self._interned: dict[Stacks, Stacks] = {}
         self._own: tuple[str, str] | None = None
 
-    # The daemon's own pod: it must run without a filter, or it could not read any.
+    # The daemon's own pod: it must run without a filter, or its reader could not read any.
 
     def find_own_pod(self, pods: Mapping[str, PodSandbox], containers: Iterable[Container]) -> None:
         """Look among the node's containers for the one that this process runs in."""
@@ -79,12 +96,13 @@ class Auditor:
             return False
         return all(in_own_namespace(space.path) for space in container.linux.namespaces if space.type == "pid")
 
-    # Audits
+    # At the start
 
     async def audit_held(self, record: Record, pid: int) -> None:
         """Audit a container that the OCI runtime holds before its start.
 
-        :raises SeccompFloorError: it must not be started
+        :raises OpenError: it must not be started: it holds less than it should
+        :raises SeccompFloorError: it must not be started: nobody can tell what it holds
         """
         if self._state.auditing:
             return
@@ -94,32 +112,16 @@ class Auditor:
         if container_of(pid, (record.id,)) is None:
             raise PtraceError(f"its process {pid} cannot be found, so that its filters cannot be read")
         status = thread_seccomp(pid)
-        if status.mode == 0 and status.no_new_privileges:
-            # With noNewPrivileges a runtime may load the filter as late as it can, after this moment: crun does.
+        if status.mode == 0 and status.no_new_privileges and self._state.loads_late(record.handler):
             self._records.update(record.id, detail=LATE)
             return
         # The runtime's init has helper threads, which end with its execve: only its first thread becomes the container's.
         filters = await asyncio.to_thread(self._read, pid)
-        reading = Reading(pid, pid, filters.programs, filters.pause)
-        policy = self._policies.policy
-        finding = await self._judge(record.id, (reading,), policy)
+        finding, _ = await self._judge(record.id, (Reading(pid, pid, filters.programs, filters.pause),))
         self._state.audits[_result(finding)] += 1
         if not finding.holds:
-            raise SeccompFloorError(f"the filter that the kernel holds for it is not what was proven: {finding.text}")
-        self._verified(record.id, finding, reading.pause, limits(pid))
-
-    def breached(self, identity: str, why: str) -> None:
-        """What the kernel holds is not what was proven."""
-        self._state.breaches += 1
-        found = self._records.update(
-            identity, protection=Protection.BREACHED, detail=printable(why), audited_at=time.time()
-        )
-        if found is not None:
-            event(log, logging.ERROR, "a container's filter is open", **found.label, reason=found.detail)
-
-    def outdated(self, identity: str, why: str) -> None:
-        """What the kernel holds is not what the policy in force asks, and was right when the container was created."""
-        self._records.update(identity, protection=Protection.OUTDATED, detail=printable(why), audited_at=time.time())
+            raise OpenError(finding.text)
+        self._verified(record.id, finding, filters.pause, limits(pid))
 
     async def audit_started(self, identity: str, pid: int) -> None:
         """Audit a container whose filter was not there yet when its runtime held it."""
@@ -131,10 +133,12 @@ class Auditor:
                 if thread_seccomp(pid).mode != 0:
                     break
                 await asyncio.sleep(SETTLE_SECONDS / SETTLE_TRIES)
-        await self._audit_running(identity, [pid], started=True)
+        await self._audit_running(identity, [pid])
+
+    # Of what runs
 
     async def audit_found(self, containers: Sequence[str]) -> None:
-        """Audit containers that ran before we came, one after another."""
+        """Audit containers that run already, one after another."""
         if self._state.auditing or not containers:
             return
         processes = await asyncio.to_thread(by_container, containers)
@@ -142,44 +146,21 @@ class Auditor:
             await self._audit_running(identity, processes.get(identity, []))
             await asyncio.sleep(GENTLE_SECONDS)
 
-    async def rejudge(self) -> None:
-        """A new policy is in force: judge by it what was read under an earlier one. Nothing that was right is killed for that."""
-        policy = self._policies.policy
-        for record in self._records:
-            stacks = self._stacks.get(record.id)
-            if stacks is None or not record.floored:
-                continue
-            findings = [await self._judging.filters(stack, policy) for stack in stacks]
-            worst = next((finding for finding in findings if not finding.holds), findings[0])
-            if worst.holds:
-                protection, detail = _verified_as(worst), ""
-            else:
-                protection = Protection.OUTDATED
-                detail = f"created under an earlier policy: create it anew. {worst.text}"
-            if protection is not record.protection:
-                self._records.update(record.id, protection=protection, detail=printable(detail))
-                event(log, logging.INFO, f"{protection} under the new policy", **record.label, detail=detail or None)
-
-    async def look_for_restored(self) -> None:
-        """Find, for ever, containers that run without ever having been started: the runtime restores a checkpoint so, and asks
-        nobody."""
+    async def look_again(self) -> None:
+        """For ever: find containers that run and were never looked at, as one that was restored from a checkpoint, which passes by
+        everybody; and judge what could not be judged before."""
         while True:
-            await asyncio.sleep(RESTORED_SECONDS)
-            before = time.time() - RESTORED_SECONDS
+            await asyncio.sleep(AGAIN_SECONDS)
+            before = time.time() - AGAIN_SECONDS
             waiting = [
-                record.id
-                for record in self._records
-                if record.audited_at is None and _to_be_audited(record) and (record.proven_at or 0) < before
+                record for record in self._records if _to_be_audited(record) and (record.proven_at or 0) < before
             ]
-            await self.audit_found(waiting)
+            for record in waiting:
+                if record.id in self._stacks:
+                    await self._rejudge(record)
+            await self.audit_found([record.id for record in waiting if record.id not in self._stacks])
 
-    def forget(self, identity: str) -> None:
-        """The container has gone."""
-        self._stacks.pop(identity, None)
-        if len(self._interned) > 2 * len(self._stacks) + 64:
-            self._interned = {stacks: stacks for stacks in self._stacks.values()}
-
-    async def _audit_running(self, identity: str, pids: Sequence[int], *, started: bool = False) -> None:
+    async def _audit_running(self, identity: str, pids: Sequence[int]) -> None:
         record = self._records.get(identity)
         pids = [pid for pid in pids if container_of(pid, (identity,))]  # a while has passed: numbers are used anew
         if record is None or not _to_be_audited(record) or not pids:
@@ -195,71 +176,190 @@ class Auditor:
             event(log, logging.WARNING, f"a container cannot be audited: {error}", **record.label)
             return
         if readings:
-            await self._conclude(record, readings, self._policies.policy, started=started)
+            await self._conclude(record, readings)
 
-    async def _conclude(self, record: Record, readings: Sequence[Reading], policy: Policy, *, started: bool) -> None:
-        """Judge a running container, and do what the policy says where it is open. ``started``: just now."""
-        pause = max(reading.pause for reading in readings)
+    async def _conclude(self, record: Record, readings: Sequence[Reading]) -> None:
+        """Judge a running container, and do what the policy says where it is open."""
         try:
-            finding = await self._judge(record.id, readings, policy)
+            finding, policy = await self._judge(record.id, readings, PATIENT_SECONDS)
         except SeccompFloorError as error:
-            finding = Finding(False, False, f"its filters cannot be judged: {error}")
+            self._state.audits["unjudged"] += 1
+            self._unjudged(record, error)
+            return
         self._state.audits[_result(finding)] += 1
         if finding.holds:
-            pid = next((reading.pid for reading in readings), 0)
-            self._verified(record.id, finding, pause, limits(pid) if pid else ())
-            return
-        if policy.mode is not Mode.ENFORCE:
-            self._records.update(record.id, protection=Protection.UNVERIFIED, detail=printable(finding.text))
-            return
-        standing_by = self._state.standing_by()
-        if started and standing_by:
-            self.outdated(record.id, f"created under another daemon's policy: create it anew. {finding.text}")
-            return
-        self.breached(record.id, finding.text)
-        if policy.on_breach is OnBreach.KILL and not standing_by:  # it may be what the leader's policy asks for
-            await self._kill(record)
+            pause = max(reading.pause for reading in readings)
+            self._verified(record.id, finding, pause, limits(readings[0].pid))
+        elif policy.mode is not Mode.ENFORCE:
+            self.unverified(record.id, finding.text)
+        elif record.inherited:
+            self.outdated(record.id, finding.text)
+        else:
+            self.breached(record.id, finding.text)
+            if policy.on_breach is OnBreach.KILL:
+                await self._kill(record)
 
-    async def _judge(self, identity: str, readings: Sequence[Reading], policy: Policy) -> Finding:
-        stacks = tuple(dict.fromkeys(reading.filters for reading in readings))
-        if identity:
-            self._stacks[identity] = self._interned.setdefault(stacks, stacks)
-        findings = [await self._judging.filters(stack, policy) for stack in stacks]
-        return next((finding for finding in findings if not finding.holds), findings[0])
+    # Outcomes
+
+    def breached(self, identity: str, why: str) -> None:
+        """What the kernel holds is not what was proven."""
+        self._state.breaches += 1
+        found = self._records.update(
+            identity, protection=Protection.BREACHED, detail=printable(why), audited_at=time.time()
+        )
+        if found is not None:
+            event(log, logging.ERROR, "a container's filter is open", **found.label, reason=found.detail)
+
+    def outdated(self, identity: str, why: str) -> None:
+        """What the kernel holds is not what the policy in force asks, and the container was created under another."""
+        detail = printable(f"created under another policy: create it anew. {why}")
+        found = self._records.update(
+            identity, protection=Protection.OUTDATED, detail=detail, audited_at=time.time(), inherited=True
+        )
+        if found is not None:
+            event(log, logging.INFO, "a container does not hold what this policy asks", **found.label, detail=detail)
+
+    def unverified(self, identity: str, why: str) -> None:
+        """It does not hold what is asked, where the policy denies nothing yet."""
+        self._records.update(identity, protection=Protection.UNVERIFIED, detail=printable(why), audited_at=time.time())
+
+    def _unjudged(self, record: Record, error: SeccompFloorError) -> None:
+        detail = printable(f"its filters cannot be judged: {error}")
+        self._records.update(record.id, protection=Protection.UNVERIFIED, detail=detail, audited_at=None)
+        event(log, logging.WARNING, "a container's filters cannot be judged", **record.label, reason=detail)
 
     def _verified(self, identity: str, finding: Finding, pause: float, found_limits: tuple[str, ...]) -> None:
         record = self._records.get(identity)
         if record is None:
             return
-        kept = dict.fromkeys(
-            (*record.limits, *found_limits, *(f"{door}: open by policy" for door in finding.open_doors))
-        )
         self._records.update(
             identity,
             protection=_verified_as(finding),
             detail="" if record.protection is Protection.UNVERIFIED or record.detail == LATE else record.detail,
             audited_at=time.time(),
             pause=pause,
-            limits=tuple(kept),
+            limits=found_limits,
+            open_doors=finding.open_doors,
         )
 
+    # Under a new policy
+
+    async def rejudge(self) -> None:
+        """A new policy is in force: decide about each container anew, and judge by it what was read under an earlier one. Nothing
+        that was right is a breach for that."""
+        unread = []
+        for record in self._records:
+            if record.protection is Protection.ENDED or record.reason == Reason.OWN_POD:
+                continue
+            decided = self._redecided(record)
+            if decided.floored and decided.id in self._stacks:
+                await self._rejudge(decided)
+            elif _to_be_audited(decided) and decided.pid and decided.protection is not record.protection:
+                unread.append(decided.id)
+        await self.audit_found(unread)
+
+    def _redecided(self, record: Record) -> Record:
+        """The record as the policy in force has it, as far as that can be told without the filters."""
+        policy = self._policies.policy
+        try:
+            decision = decide(policy, record.subject)
+        except InputError:  # it makes no more sense than it did
+            return record
+        changed = replace(record, floored=decision.floored, reason=str(decision.reason), inherited=True)
+        if not decision.floored:
+            changed = replace(changed, protection=Protection.EXEMPT, detail=detail_of(decision))
+        elif policy.mode is Mode.REPORT and record.audited_at is None:
+            changed = replace(changed, protection=Protection.REPORTED)
+        elif record.protection in (Protection.EXEMPT, Protection.REPORTED):
+            detail = "created under another policy, which asked nothing of it"
+            changed = replace(changed, protection=Protection.UNVERIFIED, detail=detail)
+        return self._records.replace(changed)
+
+    async def _rejudge(self, record: Record) -> None:
+        """By what was read of it before."""
+        try:
+            finding, policy = await self._judge_stacks(self._stacks[record.id], PATIENT_SECONDS)
+        except SeccompFloorError as error:
+            self._unjudged(record, error)
+            return
+        if finding.holds:
+            stands = _verified_as(finding)
+            detail = record.detail if record.protection is stands else ""
+            self._records.update(
+                record.id,
+                protection=stands,
+                detail=detail,
+                audited_at=record.audited_at or time.time(),
+                open_doors=finding.open_doors,
+            )
+        elif policy.mode is Mode.REPORT:
+            self._records.update(record.id, protection=Protection.REPORTED, detail=printable(f"it is {finding.text}"))
+        elif record.protection is not Protection.BREACHED:  # which no policy mends
+            self.outdated(record.id, finding.text)
+
+    # What they share
+
+    async def _judge(
+        self, identity: str, readings: Sequence[Reading], seconds: float | None = None
+    ) -> tuple[Finding, Policy]:
+        stacks = tuple(dict.fromkeys(reading.filters for reading in readings))
+        if self._records.get(identity) is not None:  # it may have gone while it was read
+            self._stacks[identity] = stacks = self._interned.setdefault(stacks, stacks)
+        return await self._judge_stacks(stacks, seconds)
+
+    async def _judge_stacks(self, stacks: Stacks, seconds: float | None) -> tuple[Finding, Policy]:
+        """The worst of what is found, by the policy that is in force when it is found."""
+        while True:
+            policy = self._policies.policy
+            findings = [await self._judge_stack(stack, policy, seconds) for stack in stacks]
+            if self._policies.policy is policy:
+                return next((finding for finding in findings if not finding.holds), findings[0]), policy
+
+    async def _judge_stack(self, stack: tuple[bytes, ...], policy: Policy, seconds: float | None) -> Finding:
+        """What the runtime has loaded comes first, and is one of a few on a node. What a workload has added to it since may be
+        anything, and can only make it stricter (seccomp(2)): where the first is closed, nobody need look at the rest."""
+        if len(stack) > 1:
+            with suppress(SeccompFloorError):
+                first = await self._judging.filters(stack[:1], policy, seconds)
+                if first.closed:
+                    return first
+        return await self._judging.filters(stack, policy, seconds)
+
+    def forget(self, identity: str) -> None:
+        """The container has gone."""
+        self._stacks.pop(identity, None)
+        if len(self._interned) > 2 * len(self._stacks) + 64:
+            self._interned = {stacks: stacks for stacks in self._stacks.values()}
+
     async def _kill(self, record: Record) -> None:
-        """End every process of the container; by descriptors, so that a pid that is used anew is not hit."""
-        processes = await asyncio.to_thread(by_container, [record.id])
-        for pid in processes.get(record.id, []):
-            with suppress(ProcessLookupError):
-                process = os.pidfd_open(pid)
-                try:
-                    if container_of(pid, (record.id,)) is not None:
-                        signal.pidfd_send_signal(process, signal.SIGKILL)
-                finally:
-                    os.close(process)
+        """End every process of the container, those too that it starts meanwhile; by descriptors, so that a pid that is used anew
+        is not hit."""
+        for _ in range(KILL_PASSES):
+            processes = await asyncio.to_thread(by_container, [record.id])
+            if not processes:
+                break
+            for pid in processes[record.id]:
+                with suppress(OSError):
+                    process = os.pidfd_open(pid)
+                    try:
+                        if container_of(pid, (record.id,)) is not None:
+                            signal.pidfd_send_signal(process, signal.SIGKILL)
+                    finally:
+                        os.close(process)
+            await asyncio.sleep(GENTLE_SECONDS)
+        else:
+            event(log, logging.ERROR, "an open container cannot be killed", **record.label)
+            return
         event(log, logging.ERROR, "an open container was killed: onBreach is kill", **record.label)
 
 
 def _to_be_audited(record: Record) -> bool:
-    """Whether the floor should hold it, and nobody has looked."""
-    return record.protection in (Protection.PROVEN, Protection.UNVERIFIED, Protection.WATCHED)
+    """Whether the floor should hold it, and nobody has looked, or could tell what there was to see."""
+    return record.audited_at is None and record.protection in (
+        Protection.PROVEN,
+        Protection.UNVERIFIED,
+        Protection.WATCHED,
+    )
 
 
 def _verified_as(finding: Finding) -> Protection:

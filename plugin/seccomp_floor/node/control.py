@@ -5,8 +5,10 @@ Imported late, and only by who needs it: gRPC takes a tenth of a second to load.
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +28,8 @@ mend; a runtime that is down is not."""
 _STATUS = "seccomp_floor.control.v1.Control"
 _HEALTH = "grpc.health.v1.Health"
 SECONDS = 5.0
+WATCH_SECONDS = 1.0
+"""How often those who watch the daemon's health are told of a change."""
 LARGEST_ANSWER = 64 << 20
 
 _Answer = TypeVar("_Answer", bound=Message)
@@ -35,10 +39,26 @@ class ControlError(SeccompFloorError):
     """The daemon does not answer."""
 
 
+class ControlServer:
+    """Serves until it is stopped."""
+
+    def __init__(self, server: grpc.aio.Server, path: Path) -> None:
+        self._server = server
+        self._path = path
+        self._made = path.stat().st_ino
+
+    async def stop(self) -> None:
+        """Serve no more, and leave no socket behind, unless it is a successor's."""
+        await self._server.stop(None)
+        with suppress(OSError):
+            if self._path.stat().st_ino == self._made:
+                self._path.unlink()
+
+
 async def serve_control(
     path: Path, status: Callable[[], pb.StatusResponse], ready: Callable[[], bool]
-) -> grpc.aio.Server:
-    """Serve on that socket, which is made anew.
+) -> ControlServer:
+    """Serve on that socket, which takes the place of a predecessor's.
 
     :raises ControlError: it cannot be made
     """
@@ -46,30 +66,54 @@ async def serve_control(
     async def answer_status(_request: pb.StatusRequest, _context: object) -> pb.StatusResponse:
         return status()
 
+    states: dict[str, Callable[[], bool]] = {"": ready, READY: ready, ALIVE: lambda: True}
+    kind = health_pb2.HealthCheckResponse
+
     async def answer_health(
         request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> health_pb2.HealthCheckResponse:
-        states: dict[str, Callable[[], bool]] = {"": ready, READY: ready, ALIVE: lambda: True}
         if request.service not in states:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"services are {READY} and {ALIVE}")
-        kind = health_pb2.HealthCheckResponse
         return kind(status=kind.SERVING if states[request.service]() else kind.NOT_SERVING)
+
+    async def watch_health(
+        request: health_pb2.HealthCheckRequest, _context: object
+    ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
+        said = None
+        while True:
+            state = states.get(request.service)  # of what it does not know, it says so (grpc.health.v1)
+            found = kind.SERVICE_UNKNOWN if state is None else kind.SERVING if state() else kind.NOT_SERVING
+            if found != said:
+                said = found
+                yield kind(status=found)
+            await asyncio.sleep(WATCH_SECONDS)
 
     server: grpc.aio.Server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     server.add_generic_rpc_handlers(
         [
-            _handler(_STATUS, "Status", answer_status, pb.StatusRequest),
-            _handler(_HEALTH, "Check", answer_health, health_pb2.HealthCheckRequest),
+            _service(_STATUS, {"Status": _unary(answer_status, pb.StatusRequest)}),
+            _service(
+                _HEALTH,
+                {
+                    "Check": _unary(answer_health, health_pb2.HealthCheckRequest),
+                    "Watch": _stream(watch_health, health_pb2.HealthCheckRequest),
+                },
+            ),
         ]
     )
+    # gRPC removes the address that it was given when it ends, whoever may have it by then: so it gets one that nobody else has.
+    own = path.with_name(f"{path.name}.{os.getpid()}")
     try:
-        _make_room(path)
-        server.add_insecure_port(f"unix:{path}")
-        path.chmod(0o600)  # noqa: ASYNC240 (one system call; the process' umask has seen to it already)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        own.unlink(missing_ok=True)
+        server.add_insecure_port(f"unix:{own}")
+        own.chmod(0o600)
         await server.start()
+        own.rename(path)
+        return ControlServer(server, path)
     except (OSError, RuntimeError) as error:
+        await server.stop(None)
         raise ControlError(f"cannot serve on {path}: {error}") from error
-    return server
 
 
 def ask_status(path: Path) -> pb.StatusResponse:
@@ -84,20 +128,16 @@ def ask_health(path: Path, service: str) -> bool:
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-def _make_room(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-    path.unlink(missing_ok=True)
+def _service(name: str, methods: dict[str, grpc.RpcMethodHandler[Message, Message]]) -> grpc.GenericRpcHandler:
+    return grpc.method_handlers_generic_handler(name, methods)
 
 
-def _handler(
-    service: str, method: str, answer: Callable[..., object], request: type[Message]
-) -> grpc.GenericRpcHandler:
-    handler: grpc.RpcMethodHandler[Message, Message] = grpc.unary_unary_rpc_method_handler(
-        answer,
-        request_deserializer=request.FromString,
-        response_serializer=lambda message: message.SerializeToString(),
-    )
-    return grpc.method_handlers_generic_handler(service, {method: handler})
+def _unary(answer: Callable[..., object], request: type[Message]) -> grpc.RpcMethodHandler[Message, Message]:
+    return grpc.unary_unary_rpc_method_handler(answer, request.FromString, lambda message: message.SerializeToString())
+
+
+def _stream(answer: Callable[..., object], request: type[Message]) -> grpc.RpcMethodHandler[Message, Message]:
+    return grpc.unary_stream_rpc_method_handler(answer, request.FromString, lambda message: message.SerializeToString())
 
 
 def _call(path: Path, method: str, request: Message, answer: type[_Answer]) -> _Answer:

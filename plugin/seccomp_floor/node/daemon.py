@@ -29,6 +29,7 @@ from seccomp_floor.node.notify import notify
 from seccomp_floor.node.plugin import NodePlugin
 from seccomp_floor.node.policy_store import PolicyStore
 from seccomp_floor.node.reader import Reader
+from seccomp_floor.node.runtimes import Runtimes
 from seccomp_floor.node.state import State
 from seccomp_floor.node.succession import Succession, sweep
 from seccomp_floor.nri.connection import inherit, inherited, serve
@@ -38,7 +39,7 @@ from seccomp_floor.process import CAP_AUDIT_READ, CAP_KILL, CAP_SETGID, CAP_SETU
 if TYPE_CHECKING:
     import socket
 
-    import grpc
+    from seccomp_floor.node.control import ControlServer
 
 __all__ = ["IDENTITY", "Options", "run"]
 
@@ -114,8 +115,9 @@ class Daemon:
         self._failed = False
         self._judging = Judging(server, native, self._state)
         self._auditor = Auditor(policies, self._judging, self._state, reader.filters)
+        self._runtimes = Runtimes(options.containerd_socket, policies, self._judging, self._state, reader.filters)
         self._helpers: set[asyncio.Task[None]] = set()
-        self._control: grpc.aio.Server | None = None
+        self._control: ControlServer | None = None
         self._kernel_log = KernelLog(self._state, self._doors)
         self._stop = asyncio.Event()
         self._registered = asyncio.Event()
@@ -139,7 +141,8 @@ class Daemon:
             self._prepare(),
             self._policies.watch(self._reload),
             self._reload_on_hang_up(),
-            self._auditor.look_for_restored(),
+            self._auditor.look_again(),
+            self._watch_runtimes(),
             self._succession.watch(lambda: sweep(self._options.nri_socket)),
         )
         for part in work:
@@ -153,7 +156,7 @@ class Daemon:
                 helper.cancel()
             await asyncio.gather(*self._helpers, return_exceptions=True)
             if self._control is not None:
-                await self._control.stop(None)
+                await self._control.stop()
         event(log, logging.INFO, "stopped")
         return not self._failed
 
@@ -184,7 +187,6 @@ class Daemon:
         await self._face_people()
         await self._registered.wait()
         await self._proven.wait()
-        await self._look_at_runtimes()
         notify("READY=1")
 
     async def _self_test(self) -> None:
@@ -218,6 +220,7 @@ class Daemon:
         await self._policies.reload(self._accept)
         if self._policies.policy != before:
             self._kernel_log.listen(self._policies.policy.mode is Mode.LOG)
+            self._runtimes.look()
             await self._auditor.rejudge()
 
     async def _reload_on_hang_up(self) -> None:
@@ -270,33 +273,14 @@ class Daemon:
             else:
                 return
 
+    async def _watch_runtimes(self) -> None:
+        await self._proven.wait()  # theirs are to load what was proven
+        await self._runtimes.watch()
+
     def _on_registered(self) -> None:
         """The runtime may be another than before: of another version, with other handlers."""
-        if self._registered.is_set():
-            self._spare(self._look_at_runtimes())
+        self._runtimes.look(anew=True)
         self._registered.set()
-
-    async def _look_at_runtimes(self) -> None:
-        """Which handlers' runtimes load seccomp sections, as containerd says; and whether they load ours as it was proven."""
-        from seccomp_floor.node.containerd import ContainerdError
-        from seccomp_floor.node.runtimes import ask, try_all, unsupporting
-
-        socket, policy = self._options.containerd_socket, self._policies.policy
-        try:
-            handlers, default = await asyncio.to_thread(ask, socket)
-        except ContainerdError as error:
-            event(log, logging.WARNING, f"cannot ask containerd which runtimes it has: {error}")
-            return
-        self._state.unsupporting = unsupporting(handlers, default)
-        if self._state.unsupporting:
-            names = ", ".join(sorted(self._state.unsupporting))
-            event(log, logging.WARNING, "the floor cannot hold containers of some runtime handlers", handlers=names)
-        section = (await self._judging.section(None, policy)).section
-        if section is None or self._state.auditing or policy.mode is Mode.REPORT:
-            return
-        self._state.runtimes = await try_all(
-            socket, handlers.values(), section, policy, self._judging, self._reader.filters
-        )
 
     def _spare(self, work: Coroutine[object, object, None]) -> None:
         helper = asyncio.create_task(work)

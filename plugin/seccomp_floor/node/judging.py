@@ -6,6 +6,7 @@ kept; a container whose profile was seen before costs a look into a table.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
@@ -90,6 +91,7 @@ class Judging:
         self._closed: Table[bool] = Table()
         self._findings: Table[Finding] = Table()
         self._slow: OrderedDict[Hashable, int] = OrderedDict()
+        self._unhurried = asyncio.Lock()
 
     def set_request_timeout(self, seconds: float) -> None:
         """The runtime has named its deadline."""
@@ -118,23 +120,37 @@ class Judging:
         if self._closed.get(question) is None:
             await self._ask(self._closed, question, judge_section, section, policy.floor, self._native)
 
-    async def filters(self, stack: tuple[bytes, ...], policy: Policy) -> Finding:
+    async def filters(self, stack: tuple[bytes, ...], policy: Policy, seconds: float | None = None) -> Finding:
         """Judge filters that were read from the kernel, oldest first.
 
+        :param seconds: how long it may take where nobody waits; None: the runtime does. Of such work there is one piece at a time,
+            so that it takes the place of nobody who is waited for
         :raises SeccompFloorError: they cannot be judged
         """
         question = digest(stack), policy.floor
         found = self._findings.get(question)
         if found is None:
-            found = await self._ask(self._findings, question, judge_stack, stack, policy.floor, self._native)
+            work = judge_stack, stack, policy.floor, self._native
+            if seconds is None:
+                found = await self._ask(self._findings, question, *work)
+            else:
+                async with self._unhurried:
+                    found = await self._ask(self._findings, question, *work, seconds=seconds)
         return found
 
-    async def _ask(self, table: Table[T], question: Hashable, function: Callable[..., T], *arguments: object) -> T:
+    async def _ask(
+        self,
+        table: Table[T],
+        question: Hashable,
+        function: Callable[..., T],
+        *arguments: object,
+        seconds: float | None = None,
+    ) -> T:
+        limit = self._timeout * SHARE if seconds is None else seconds
         try:
-            answer = await self._server.confined(function, *arguments, seconds=self._timeout * SHARE)
+            answer = await self._server.confined(function, *arguments, seconds=limit)
         except TooSlow as error:
             self._state.proofs["too-slow"] += 1
-            limit = self._timeout * SHARE
             late = TooSlow(
                 f"its seccomp profile was not judged within {limit:g} s: too intricate, or the node too busy"
             )

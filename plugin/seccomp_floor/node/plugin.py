@@ -18,13 +18,13 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
-from seccomp_floor.decide import Decision, Reason, Subject, decide
+from seccomp_floor.decide import Decision, Reason, decide
 from seccomp_floor.errors import InputError, SeccompFloorError
 from seccomp_floor.floor import Mode, OnUnprovable, Policy
+from seccomp_floor.node.auditor import OpenError
 from seccomp_floor.node.judging import Judged, Judging, Table, digest, relevant
 from seccomp_floor.node.logs import event, printable
-from seccomp_floor.node.processes import in_own_namespace
-from seccomp_floor.node.records import Protection, Record, Records
+from seccomp_floor.node.records import Protection, Record, Records, subject_of
 from seccomp_floor.nri.errors import NriError, Refused
 from seccomp_floor.nri.handlers import Handlers, Runtime
 from seccomp_floor.nri.translate import adjustment, from_nri, section_after
@@ -103,16 +103,19 @@ class NodePlugin(Handlers):
         sandboxes = {pod.id: pod for pod in pods}
         self._auditor.find_own_pod(sandboxes, containers)
         for gone in self._records.keep_only(container.id for container in containers):
-            self._auditor.forget(gone)
+            self._forget(gone)
         unseen = []
         for container in containers:
             pod = sandboxes.get(container.pod_sandbox_id, nri.PodSandbox(id=container.pod_sandbox_id))
-            known = self._records.get(container.id)
-            if known is None:
-                self._records.put(self._found(pod, container, "it was there before the daemon"))
-            if container.state in (nri.CONTAINER_RUNNING, nri.CONTAINER_PAUSED) and (
-                known is None or not known.audited_at
-            ):
+            self._records.made(container.id)  # we may have missed the word that it was
+            record = self._records.get(container.id)
+            if record is None:
+                record = self._found(pod, container, "it was there before the daemon")
+                self._records.put(record)
+            if container.state == nri.CONTAINER_STOPPED:
+                self._ended(record)
+            elif container.state in (nri.CONTAINER_RUNNING, nri.CONTAINER_PAUSED) and not record.audited_at:
+                self._records.update(record.id, pid=container.pid)
                 unseen.append(container.id)
         self._spawn(self._auditor.audit_found(unseen))
         return ()
@@ -153,7 +156,7 @@ class NodePlugin(Handlers):
                 return None
             protection = _PROVEN_AS[policy.mode]
             record = Record.of(pod, container, decision, protection)
-            record = replace(record, proven_at=time.time(), changes=judged.changes, limits=_limits(container))
+            record = replace(record, proven_at=time.time(), changes=judged.changes)
             if judged.inexact:
                 record = replace(record, detail=printable(f"closed, but not exact: {judged.inexact}"))
             if policy.mode is Mode.REPORT:
@@ -179,46 +182,64 @@ class NodePlugin(Handlers):
                 await self._require_closed(request, policy)
             except SeccompFloorError as error:
                 record = self._records.get(container.id)
-                if record is not None and record.protection is Protection.ADMITTED:
-                    return
-                self._refuse(pod, container, error)
+                if record is None or not self._admitted(record, policy):
+                    self._refuse(pod, container, error)
 
     async def post_create_container(self, pod: nri.PodSandbox, container: nri.Container) -> None:  # noqa: ARG002
         self._records.made(container.id)
 
     async def start_container(self, pod: nri.PodSandbox, container: nri.Container) -> None:
         with self._state.request("StartContainer"):
+            self._records.made(container.id)
             record = self._records.get(container.id)
             if record is None:  # created while we were away
                 record = self._found(pod, container, "it was created while the daemon was away")
                 self._records.put(record)
-            if record.protection not in (Protection.PROVEN, Protection.UNVERIFIED, Protection.WATCHED):
+            self._records.update(record.id, pid=container.pid)
+            policy = self._policies.policy
+            if not record.floored or policy.mode is Mode.REPORT or self._admitted(record, policy):
                 return
             try:
                 await self._auditor.audit_held(record, container.pid)
             except SeccompFloorError as error:
-                policy = self._policies.policy
-                if not self._succession.leads:
-                    self._auditor.outdated(record.id, f"created under another daemon's policy: create it anew. {error}")
-                    return
-                if policy.mode is not Mode.ENFORCE:
-                    self._records.update(record.id, protection=Protection.UNVERIFIED, detail=printable(str(error)))
-                    return
-                self._auditor.breached(record.id, str(error))
-                if policy.on_unprovable is not OnUnprovable.ADMIT:
-                    self._refuse(pod, container, error)
+                self._not_as_it_should_be(pod, container, record, error)
+
+    def _not_as_it_should_be(
+        self, pod: nri.PodSandbox, container: nri.Container, record: Record, error: SeccompFloorError
+    ) -> None:
+        """Of a container that is about to start: put it on the record, and refuse it where the policy says so.
+
+        :raises Refused: it does"""
+        policy, leads = self._policies.policy, self._succession.leads
+        if policy.mode is not Mode.ENFORCE:
+            self._auditor.unverified(record.id, str(error))
+            return
+        if not isinstance(error, OpenError):
+            self._records.update(record.id, protection=Protection.UNVERIFIED, detail=printable(str(error)))
+        elif record.inherited or not leads:
+            self._auditor.outdated(record.id, str(error))
+            error = OpenError(f"it was created under another policy, and lacks what the one in force asks: {error}")
+        else:
+            error = OpenError(f"the filter that the kernel holds for it is not what was proven: {error}")
+            self._auditor.breached(record.id, str(error))
+        if leads and policy.on_unprovable is not OnUnprovable.ADMIT:
+            self._refuse(pod, container, error)
 
     async def post_start_container(self, pod: nri.PodSandbox, container: nri.Container) -> None:  # noqa: ARG002
         record = self._records.get(container.id)
         if record is not None and record.audited_at is None:
             self._spawn(self._auditor.audit_started(container.id, container.pid))
 
+    async def stop_container(self, pod: nri.PodSandbox, container: nri.Container) -> Sequence[nri.ContainerUpdate]:  # noqa: ARG002
+        if (record := self._records.get(container.id)) is not None:
+            self._ended(record)
+        return ()
+
     async def remove_container(self, pod: nri.PodSandbox, container: nri.Container) -> None:  # noqa: ARG002
         gone = self._records.get(container.id)
         self._records.remove(container.id)
-        self._auditor.forget(container.id)
         if gone is not None:
-            self._state.forget_uses(gone)
+            self._forget(gone)
 
     # What they share
 
@@ -248,28 +269,47 @@ class NodePlugin(Handlers):
 
     def _decide(self, pod: nri.PodSandbox, container: nri.Container, policy: Policy) -> Decision:
         """:raises Refused: the container's annotation makes no sense"""
-        if self._auditor.is_own(pod, container):
-            return Decision(False, Reason.OWN_POD, "the daemon's own pod: who reads filters must have none")
         try:
-            return decide(policy, Subject(container.name, pod.runtime_handler, pod.namespace, pod.annotations))
+            return self._decision(pod, container, policy)
         except InputError as error:
             if policy.mode is not Mode.ENFORCE:
                 return Decision(True, Reason.SELECTED, f"it would be refused: {error}")
             self._refuse(pod, container, error)
 
+    def _decision(self, pod: nri.PodSandbox, container: nri.Container, policy: Policy) -> Decision:
+        """:raises InputError: the container's annotation makes no sense"""
+        if self._auditor.is_own(pod, container):
+            return Decision(False, Reason.OWN_POD, "the daemon's own pod: who reads filters must have none")
+        return decide(policy, subject_of(pod, container))
+
     def _found(self, pod: nri.PodSandbox, container: nri.Container, why: str) -> Record:
         """The record of a container that others have made, or let be made. ``why`` it is unverified, in words."""
         policy = self._policies.policy
         try:
-            decision = self._decide(pod, container, policy)
-        except Refused as error:
+            decision = self._decision(pod, container, policy)
+        except InputError as error:
             decision = Decision(True, Reason.SELECTED, str(error))
         if not decision.floored:
             return Record.of(pod, container, decision, Protection.EXEMPT)
         if policy.mode is Mode.REPORT:
             return Record.of(pod, container, decision, Protection.REPORTED)
         record = Record.of(pod, container, decision, Protection.UNVERIFIED)
-        return replace(record, detail=why, limits=_limits(container))
+        return replace(record, detail=why, inherited=self._succession.standing_by)
+
+    def _admitted(self, record: Record, policy: Policy) -> bool:
+        """Whether it was let through though nothing could be proven, and may be still."""
+        admits = policy.on_unprovable is OnUnprovable.ADMIT or policy.mode is Mode.LOG
+        return record.protection is Protection.ADMITTED and admits
+
+    def _ended(self, record: Record) -> None:
+        if record.protection is not Protection.ENDED:
+            detail = f"{record.protection}: {record.detail}" if record.detail else f"it was {record.protection}"
+            self._records.update(record.id, protection=Protection.ENDED, detail=printable(detail))
+
+    def _forget(self, gone: Record) -> None:
+        """A container has been removed."""
+        self._auditor.forget(gone.id)
+        self._state.forget_uses(gone)
 
     def _unprovable(
         self,
@@ -345,13 +385,3 @@ def _profile(container: nri.Container) -> Profile | None:
     if not container.linux.HasField("seccomp_policy"):
         return None
     return from_nri(container.linux.seccomp_policy, "its seccomp profile")
-
-
-def _limits(container: nri.Container) -> tuple[str, ...]:
-    """What the floor cannot keep from it, as far as its specification tells."""
-    pid = next((namespace for namespace in container.linux.namespaces if namespace.type == "pid"), None)
-    if pid is None or in_own_namespace(pid.path):
-        return ("host PID namespace: shared with processes that are not under the floor",)
-    if pid.path:
-        return ("shared PID namespace: the pause container in it is not under the floor",)
-    return ()

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from seccomp_floor.confine import ConfinedError, TooSlow
 from seccomp_floor.errors import SeccompFloorError
 from seccomp_floor.floor import Policy
 from seccomp_floor.node.logs import event
@@ -30,7 +31,7 @@ Accept = Callable[[Policy], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class _Print:
-    """What tells one state of a file from the next; None for one that is not there."""
+    """What tells one state of a file from the next; None for one that is not there, or that is to be read whatever it is."""
 
     identity: tuple[int, ...] | None
 
@@ -82,6 +83,10 @@ class PolicyStore:
             if policy != self.policy:
                 await accept(policy)
         except SeccompFloorError as error:
+            if isinstance(error, (ConfinedError, TooSlow)):  # no fault of the policy's: it is tried again
+                self._seen = _Print(None)
+            if str(error) == self.error:
+                return
             self.error = str(error)
             event(log, logging.ERROR, f"the new policy is not accepted, the old one stays in force: {error}")
             return
@@ -94,11 +99,14 @@ class PolicyStore:
         event(log, logging.INFO, "a new policy is in force", policy=self.source, mode=str(policy.mode))
 
     async def watch(self, reload: Callable[[], Awaitable[None]]) -> None:
-        """Call ``reload`` whenever the file has changed, for ever."""
+        """Call ``reload`` whenever the file has changed, and then stayed as it is from one look to the next: one that is being
+        written may look like another policy, a shorter one. For ever."""
+        last = self._seen
         while True:
             await asyncio.sleep(POLL_SECONDS)
-            seen = _Print.of(self._watched)
-            if seen == self._seen:
+            seen, before = _Print.of(self._watched), last
+            last = seen
+            if seen == self._seen or seen != before:
                 continue
             if seen.identity is None:
                 self._seen = seen

@@ -7,11 +7,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from seccomp_floor.decide import Decision, Reason
+from seccomp_floor.decide import Decision, Reason, Subject
 from seccomp_floor.node.logs import printable
+from seccomp_floor.node.processes import in_own_namespace
 from seccomp_floor.pb.nri_pb2 import Container, PodSandbox
 
-__all__ = ["Protection", "Record", "Records"]
+__all__ = ["HOST_PIDS", "Protection", "Record", "Records", "detail_of", "subject_of"]
+
+HOST_PIDS = "host"
+"""The host's PID namespace, which is the daemon's as well."""
 
 MOST_NASCENT = 1024
 """Containers between creation's start and its success that are remembered; the oldest is forgotten, should their ends be lost."""
@@ -27,7 +31,7 @@ class Protection(StrEnum):
     UNVERIFIED = "unverified"
     """It should be under the floor, and nobody has looked: it ran before the daemon, or was restored from a checkpoint."""
     OUTDATED = "outdated"
-    """It holds what an earlier policy asked, and not what the one in force asks: it has to be created anew."""
+    """It was created under another policy, and does not hold what the one in force asks: it has to be created anew."""
     BREACHED = "breached"
     """Its filter was read, and a door is open."""
     ADMITTED = "admitted"
@@ -40,6 +44,8 @@ class Protection(StrEnum):
     """The floor does not apply to it: not selected, opted out, or the daemon's own."""
     UNSUPPORTED = "unsupported"
     """Its runtime ignores seccomp sections."""
+    ENDED = "ended"
+    """It runs no more; the runtime has not removed it yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +53,13 @@ class Record:
     """One container. Times are seconds since the epoch, None where it has not happened; ``pause`` is the time in seconds that
     reading its filters made it wait.
 
-    ``detail`` says in a sentence why it stands as it does; ``limits`` what the floor cannot keep from it; ``uses`` counts the
-    calls through doors that the kernel has logged of it.
+    ``detail`` says in a sentence why it stands as it does; ``limits`` what the floor cannot keep from it, as its processes show;
+    ``open_doors`` names the doors that the policy leaves open in its filter; ``uses`` counts the
+    calls through doors that the kernel has logged of it. ``inherited``: it was created under another policy than the one in force,
+    an earlier one's or another daemon's, so that what it lacks is nobody's fault.
+
+    ``pid``: of its first process, 0 before there is one. ``pid_namespace``: where its PID namespace is, as the runtime names it
+    (``/proc/PID/ns/pid``); "" for one of its own, ``HOST_PIDS`` for the host's.
     """
 
     id: str
@@ -57,15 +68,20 @@ class Record:
     namespace: str
     handler: str
     pod_id: str
+    subject: Subject
     floored: bool
     reason: str
     detail: str
     protection: Protection
+    pid: int = 0
+    pid_namespace: str = ""
+    inherited: bool = False
     changes: int = 0
     proven_at: float | None = None
     audited_at: float | None = None
     pause: float | None = None
     limits: tuple[str, ...] = ()
+    open_doors: tuple[str, ...] = ()
     uses: int = 0
 
     @classmethod
@@ -78,11 +94,12 @@ class Record:
             namespace=printable(pod.namespace, 64),
             handler=printable(pod.runtime_handler, 64),
             pod_id=printable(pod.id, 64),
+            subject=subject_of(pod, container),
+            pid=container.pid,
+            pid_namespace=_pid_namespace(container),
             floored=decision.floored,
             reason=str(decision.reason),
-            detail=""
-            if decision.reason is Reason.SELECTED
-            else printable(decision.detail),  # which goes without saying
+            detail=detail_of(decision),
             protection=protection,
         )
 
@@ -138,15 +155,39 @@ class Records:
                 return record
         return None
 
+    def replace(self, record: Record) -> Record:
+        """The same container, as it stands now; nothing, if it has gone."""
+        for table in (self._containers, self._nascent):
+            if record.id in table:
+                table[record.id] = record
+        return record
+
     def remove(self, identity: str) -> None:
         """The container has gone."""
         self._containers.pop(identity, None)
         self._nascent.pop(identity, None)
 
-    def keep_only(self, identities: Iterable[str]) -> list[str]:
+    def keep_only(self, identities: Iterable[str]) -> list[Record]:
         """The runtime has told all that exists: what is not among it has gone unheard, and is returned."""
         known = set(identities)
-        gone = [identity for identity in self._containers if identity not in known]
-        for identity in gone:
-            del self._containers[identity]
+        gone = [record for identity, record in self._containers.items() if identity not in known]
+        for record in gone:
+            del self._containers[record.id]
         return gone
+
+
+def subject_of(pod: PodSandbox, container: Container) -> Subject:
+    """What is decided about."""
+    return Subject.of(container.name, pod.runtime_handler, pod.namespace, pod.annotations)
+
+
+def detail_of(decision: Decision) -> str:
+    """What a decision has to say; that the floor applies goes without saying."""
+    return "" if decision.reason is Reason.SELECTED else printable(decision.detail)
+
+
+def _pid_namespace(container: Container) -> str:
+    found = next((namespace for namespace in container.linux.namespaces if namespace.type == "pid"), None)
+    if found is None or in_own_namespace(found.path):
+        return HOST_PIDS
+    return printable(found.path)

@@ -1,67 +1,147 @@
-"""The node's runtimes: which load seccomp sections at all, and what each has shown that it makes of ours."""
+"""The node's runtimes: which load seccomp sections at all, and what each has shown that it makes of ours.
+
+They are asked at every registration, under every new policy, and from time to time: a runtime may be replaced while containerd goes
+on. Only where something has changed is each made to create a container that is thrown away.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from seccomp_floor.errors import SeccompFloorError
-from seccomp_floor.floor import Policy
+from seccomp_floor.floor import Mode
 from seccomp_floor.node.audit import Read
-from seccomp_floor.node.containerd import Containerd, Handler
 from seccomp_floor.node.judging import Judging
 from seccomp_floor.node.logs import event, printable
-from seccomp_floor.node.ptrace import Filters
-from seccomp_floor.node.state import PROVEN
-from seccomp_floor.node.trial import sweep, try_runtime
+from seccomp_floor.node.policy_store import PolicyStore
+from seccomp_floor.node.state import PROVEN, State
 from seccomp_floor.profile import Profile
 
-__all__ = ["ask", "try_all", "unsupporting"]
+__all__ = ["Runtimes"]
+
+AGAIN_SECONDS = 300.0
+"""How often runtimes are asked whether they are what they were: the shim's and the runtime's program are started for it once."""
+FIRST_RETRY, LAST_RETRY = 1.0, 60.0
+"""Seconds until the next attempt where an answer is missing, doubling from one to the other: containerd may still be starting."""
+
+LIBSECCOMP = "io.github.seccomp.libseccomp.version"
+"""The annotation of ``runc features`` that names it (opencontainers/runc, types/features)."""
 
 log = logging.getLogger(__name__)
 
 
-def unsupporting(handlers: Mapping[str, Handler], default: str) -> frozenset[str]:
-    """The handlers whose runtime is not known to load sections; the default one under its alias as well."""
-    names = {name for name, handler in handlers.items() if not handler.honours_sections}
-    return frozenset(names | ({""} if default in names else set()))
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What containerd says of its handlers. ``versions``: by handler, of its runtime and that one's libseccomp, as far as known;
+    ``handlers``: those that load sections, with what tells one configuration of theirs from another; ``others``: those that are not
+    known to."""
+
+    versions: Mapping[str, str]
+    handlers: tuple[tuple[str, str], ...]
+    others: frozenset[str]
+    default: str
+
+    def and_alias(self, names: frozenset[str]) -> frozenset[str]:
+        """The default handler goes by "" as well."""
+        return names | ({""} if self.default in names else frozenset())
 
 
-def ask(socket: Path) -> tuple[dict[str, Handler], str]:
-    """CRI's handlers, and the default one's name. :raises ContainerdError: containerd does not say"""
-    with Containerd(socket) as containerd:
-        return containerd.handlers()
+class Runtimes:
+    """Keeps what the daemon's state says of them true."""
+
+    def __init__(self, socket: Path, policies: PolicyStore, judging: Judging, state: State, read: Read) -> None:
+        """:param read: reads a thread's filters; it is called in other threads than this one"""
+        self._socket = socket
+        self._policies = policies
+        self._judging = judging
+        self._state = state
+        self._read = read
+        self._wake = asyncio.Event()
+        self._tried: tuple[Found, Profile] | None = None
+
+    def look(self, *, anew: bool = False) -> None:
+        """Something may have changed. ``anew``: at the other end, so that nothing of before counts."""
+        if anew:
+            self._tried = None
+        self._wake.set()
+
+    async def watch(self) -> None:
+        """Look whenever it is time to, for ever; the first time when :meth:`look` has been called."""
+        retry, told = FIRST_RETRY, ""
+        await self._wake.wait()
+        while True:
+            self._wake.clear()
+            try:
+                complete = await self._look()
+            except SeccompFloorError as error:
+                complete = False
+                if str(error) != told:
+                    told = str(error)
+                    event(log, logging.WARNING, f"cannot tell which runtimes there are: {error}")
+            wait, retry = (AGAIN_SECONDS, FIRST_RETRY) if complete else (retry, min(retry * 2, LAST_RETRY))
+            try:
+                async with asyncio.timeout(wait):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    async def _look(self) -> bool:
+        """Whether all has been found out. :raises SeccompFloorError: containerd does not say, or no section can be proven"""
+        found = await asyncio.to_thread(_ask, self._socket)
+        before, self._state.unsupporting = self._state.unsupporting, found.and_alias(found.others)
+        self._state.runtime_versions = dict(found.versions)
+        if found.others and before != self._state.unsupporting:
+            names = ", ".join(sorted(self._state.unsupporting))
+            event(log, logging.WARNING, "the floor cannot hold containers of some runtime handlers", handlers=names)
+        policy = self._policies.policy
+        section = (await self._judging.section(None, policy)).section
+        if section is None or self._state.auditing or policy.mode is Mode.REPORT or self._tried == (found, section):
+            return True
+        complete = await self._try_all(found, section)
+        if complete:
+            self._tried = found, section
+        return complete
+
+    async def _try_all(self, found: Found, section: Profile) -> bool:
+        """One that is open does not stop the daemon: each container of such a handler is found out at its own start."""
+        from seccomp_floor.node.trial import try_runtime
+
+        shown, late, complete = {}, set(), True
+        for name, _ in found.handlers:
+            try:
+                tried = await asyncio.to_thread(try_runtime, self._socket, name, section, self._read)
+                finding = await self._judging.filters(tried.filters.programs, self._policies.policy)
+                shown[name] = PROVEN if finding.holds else f"does not load what was proven: {printable(finding.text)}"
+                late |= {name} if tried.late else set()
+            except SeccompFloorError as error:
+                shown[name], complete = printable(f"not tried: {error}"), False
+            if shown[name] not in (PROVEN, self._state.runtimes.get(name)):
+                event(log, logging.ERROR, "a runtime is not what was proven", handler=name, found=shown[name])
+        self._state.runtimes, self._state.late = shown, found.and_alias(frozenset(late))
+        return complete
 
 
-async def try_all(
-    socket: Path, handlers: Iterable[Handler], section: Profile, policy: Policy, judging: Judging, read: Read
-) -> dict[str, str]:
-    """What a throw-away container of each handler shows, in words; :data:`~seccomp_floor.node.state.PROVEN` where all is well.
+def _ask(socket: Path) -> Found:
+    """:raises ContainerdError: containerd does not say which handlers it has"""
+    from seccomp_floor.node.containerd import Containerd, ContainerdError, Handler
 
-    An open one does not stop the daemon: each container of such a handler is found out at its own start.
-    """
-
-    def attempt(handler: Handler) -> Filters:
-        with Containerd(socket) as containerd:  # the thread's own: it cleans up even when nobody waits for it any more
-            sweep(containerd)
-            return try_runtime(containerd, handler, section, read)
-
-    shown = {}
-    for handler in handlers:
-        if not handler.honours_sections:
-            continue
+    def version(containerd: Containerd, handler: Handler) -> str:
         try:
-            filters = await asyncio.to_thread(attempt, handler)
-            finding = await judging.filters(filters.programs, policy)
-            shown[handler.name] = (
-                PROVEN if finding.holds else f"does not load what was proven: {printable(finding.text)}"
-            )
-        except SeccompFloorError as error:
-            shown[handler.name] = printable(f"not tried: {error}")
-        if shown[handler.name] != PROVEN:
-            event(
-                log, logging.ERROR, "a runtime is not what was proven", handler=handler.name, found=shown[handler.name]
-            )
-    return shown
+            info, features = containerd.runtime_features(handler)
+        except ContainerdError:  # it need not know the question
+            return ""
+        annotations = features.get("annotations")
+        libseccomp = annotations.get(LIBSECCOMP) if isinstance(annotations, dict) else None
+        words = [info.version.version, f"libseccomp {libseccomp}" if libseccomp else ""]
+        return printable(", ".join(filter(None, words)))
+
+    with Containerd(socket) as containerd:
+        handlers, default = containerd.handlers()
+        loading = {name: handler for name, handler in handlers.items() if handler.honours_sections}
+        versions = {name: text for name, handler in loading.items() if (text := version(containerd, handler))}
+        identities = tuple((name, repr(handler)) for name, handler in sorted(loading.items()))
+        return Found(versions, identities, frozenset(handlers.keys() - loading.keys()), default)

@@ -59,7 +59,9 @@ class State:
         self.breaches = 0
         self.uses: Counter[tuple[str, str]] = Counter()  # logged uses of doors, by namespace and pod
         self.unsupporting: frozenset[str] = frozenset()  # handlers whose runtime is not known to load sections
+        self.late: frozenset[str] = frozenset()  # handlers whose runtime loads a filter after everybody was asked
         self.runtimes: dict[str, str] = {}  # by handler: what its throw-away container has shown
+        self.runtime_versions: dict[str, str] = {}  # by handler: what its runtime says of itself and its libseccomp
         self.latency: dict[str, Latency] = {}
 
     @property
@@ -84,6 +86,10 @@ class State:
     def unsupported(self, handler: str) -> bool:
         """Whether the handler's runtime is one that does not load seccomp sections."""
         return handler in self.unsupporting
+
+    def loads_late(self, handler: str) -> bool:
+        """Whether the handler's runtime, of a container with noNewPrivileges, loads the filter after it was held for its start."""
+        return handler in self.late
 
     def count_decision(self, record: Record) -> None:
         """A creation was answered."""

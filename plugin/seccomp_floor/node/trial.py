@@ -1,8 +1,8 @@
-"""One throw-away container per runtime: what is proven here is what runs there.
+"""Throw-away containers of each runtime: what is proven here is what runs there.
 
 The runtime compiles sections with a libseccomp of its own, of a version of its own. So each runtime is made to create a container
-with our section, which is held before its start, and the filter is read from the kernel and judged. The container needs no image
-and nothing on the host: its root is an empty tmpfs, and what it would run is /proc/self/exe. It is never started.
+with our section, which is held before its start, and the filter is read from the kernel. The container needs no image and nothing
+on the host: its root is an empty tmpfs, and what it would run is /proc/self/exe. It is never started.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import json
 import secrets
 import time
 from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -22,7 +24,7 @@ from seccomp_floor.node.ptrace import Filters
 from seccomp_floor.pb import containerd_pb2 as pb
 from seccomp_floor.profile import Profile, write_profile
 
-__all__ = ["NAMESPACE", "sweep", "try_runtime"]
+__all__ = ["NAMESPACE", "Tried", "try_runtime"]
 
 NAMESPACE = "seccomp-floor"
 """containerd's namespace for these containers: neither CRI nor anybody's tools see them."""
@@ -34,17 +36,40 @@ _NAMESPACES = "containerd.services.namespaces.v1.Namespaces"
 _SIGKILL = 9
 
 
-def try_runtime(containerd: Containerd, handler: Handler, section: Profile, read: Read) -> Filters:
-    """Have the handler's runtime create a container with this section, and read what the kernel has of it.
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What a runtime has loaded by the time that it holds a container before its start. ``late``: of a container with
+    noNewPrivileges it has loaded nothing yet, and will; which it may, since that needs no capability then (seccomp(2))."""
 
-    :raises ContainerdError: it cannot be created
-    :raises PtraceError: its filters cannot be read
+    filters: Filters
+    late: bool
+
+
+def try_runtime(socket: Path, name: str, section: Profile, read: Read) -> Tried:
+    """Have a handler's runtime create containers with this section, and read what the kernel has of them.
+
+    :param name: of the CRI handler
+    :param read: reads a thread's filters
+    :raises ContainerdError: there is no such handler, or they cannot be created
+    :raises PtraceError: their filters cannot be read
     """
+    with Containerd(socket) as containerd:  # the thread's own: it cleans up even when nobody waits for it any more
+        _sweep(containerd)
+        handler = containerd.handlers()[0].get(name)
+        if handler is None:
+            raise ContainerdError(f"{socket}: there is no handler {name} any more")
+        filters = _try(containerd, handler, section, read, no_new_privileges=False)
+        late = not _try(containerd, handler, section, read, no_new_privileges=True).programs
+        return Tried(filters, late and bool(filters.programs))
+
+
+def _try(containerd: Containerd, handler: Handler, section: Profile, read: Read, *, no_new_privileges: bool) -> Filters:
     identity = f"trial-{secrets.token_hex(8)}"
+    spec = _spec(identity, section, no_new_privileges=no_new_privileges)
     container = pb.Container(
         id=identity,
         runtime=pb.Container.Runtime(name=handler.runtime, options=handler.runc_options()),
-        spec=AnyMessage(type_url=_SPEC, value=json.dumps(_spec(identity, section)).encode()),
+        spec=AnyMessage(type_url=_SPEC, value=json.dumps(spec).encode()),
     )
 
     create = f"{_CONTAINERS}/Create", pb.CreateContainerRequest(container=container), pb.CreateContainerResponse
@@ -57,7 +82,7 @@ def try_runtime(containerd: Containerd, handler: Handler, section: Profile, read
         _remove(containerd, identity)
 
 
-def sweep(containerd: Containerd) -> None:
+def _sweep(containerd: Containerd) -> None:
     """Remove what a daemon has left behind that was killed in the middle of a trial; another may be at work at the same time."""
     listing = pb.ListContainersRequest()
     found = containerd.call(f"{_CONTAINERS}/List", listing, pb.ListContainersResponse, NAMESPACE)
@@ -91,11 +116,17 @@ def _delete_task(containerd: Containerd, identity: str) -> None:
             return
 
 
-def _spec(identity: str, section: Profile) -> dict[str, Any]:
+def _spec(identity: str, section: Profile, *, no_new_privileges: bool) -> dict[str, Any]:
     """The least that a runtime takes for a container (runtime-spec, config.md)."""
     return {
         "ociVersion": "1.0.2",
-        "process": {"user": {"uid": 0, "gid": 0}, "args": ["/proc/self/exe"], "cwd": "/", "env": []},
+        "process": {
+            "user": {"uid": 0, "gid": 0},
+            "args": ["/proc/self/exe"],
+            "cwd": "/",
+            "env": [],
+            "noNewPrivileges": no_new_privileges,
+        },
         "root": {"path": "rootfs"},
         "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
         "linux": {

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from seccomp_floor.floor import Mode
+from seccomp_floor.node import neighbours
 from seccomp_floor.node.records import Protection, Record
 from seccomp_floor.node.state import PROVEN
 from seccomp_floor.pb import control_pb2 as pb
@@ -24,6 +25,7 @@ _COLOURS = {
     Protection.PROVEN: "green",
     Protection.WATCHED: "cyan",
     Protection.REPORTED: "cyan",
+    Protection.ENDED: "dim",
     Protection.EXEMPT: "yellow",
     Protection.UNVERIFIED: "yellow",
     Protection.UNSUPPORTED: "yellow",
@@ -62,13 +64,16 @@ def picture(state: State, policies: PolicyStore, versions: tuple[str, str]) -> p
         breaches=state.breaches,
         open_by_policy=left_open,
         runtimes=state.runtimes,
+        runtime_versions=state.runtime_versions,
         unattributed_uses=state.uses["", ""],
         standing_by=state.standing_by(),
     )
-    return pb.StatusResponse(node=node, containers=[_container(record) for record in state.records])
+    shared = neighbours.limits(state.records)
+    containers = [_container(record, shared.get(record.id, ())) for record in state.records]
+    return pb.StatusResponse(node=node, containers=containers)
 
 
-def _container(record: Record) -> pb.Container:
+def _container(record: Record, shared: tuple[str, ...]) -> pb.Container:
     return pb.Container(
         id=record.id,
         name=record.name,
@@ -83,7 +88,7 @@ def _container(record: Record) -> pb.Container:
         proven_at=record.proven_at,
         audited_at=record.audited_at,
         pause=record.pause,
-        limits=record.limits,
+        limits=[*shared, *record.limits, *(f"{door}: open by policy" for door in record.open_doors)],
         uses=record.uses,
     )
 
@@ -127,7 +132,8 @@ def headline(node: pb.Node) -> Iterator[tuple[str, str]]:
     if node.unattributed_uses:
         yield f"{node.unattributed_uses} uses of doors by processes that had ended when their record was read", "cyan"
     for handler, found in sorted(node.runtimes.items()):
-        yield f"runtime handler {handler}: {found}", "green" if found == PROVEN else "yellow"
+        version = f" ({node.runtime_versions[handler]})" if handler in node.runtime_versions else ""
+        yield f"runtime handler {handler}{version}: {found}", "green" if found == PROVEN else "yellow"
     for door in node.open_by_policy:
         yield f"open by policy: {door}", "yellow"
 
