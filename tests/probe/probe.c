@@ -4,6 +4,12 @@
  *     probe doors FAMILY...   every door to each family (a number), one JSON object a line
  *     probe unrelated         what must be the same with and without the floor, likewise
  *     probe sleep             wait to be told to stop; also a pause container
+ *
+ * And what the floor cannot stop, one JSON object each; a FAMILY here may have a bit set in its high half:
+ *
+ *     probe take PID FAMILY      have that process open a socket, and take it
+ *     probe ambush FAMILY FILE   the same with whoever enters this PID namespace, until the file is there
+ *     probe receive NAME         a socket that is passed over the abstract unix socket of that name
  */
 #define _GNU_SOURCE
 #include <signal.h>
@@ -38,6 +44,13 @@ int main(int argc, char **argv)
 		return probe_unrelated();
 	if (argc == 2 && strcmp(argv[1], "sleep") == 0)
 		sleep_until_told();
-	fputs("usage: probe doors FAMILY... | unrelated | sleep\n", stderr);
+	if (argc == 4 && strcmp(argv[1], "take") == 0)
+		return probe_take(argv[2], argv[3]);
+	if (argc == 4 && strcmp(argv[1], "ambush") == 0)
+		return probe_ambush(argv[2], argv[3]);
+	if (argc == 3 && strcmp(argv[1], "receive") == 0)
+		return probe_receive(argv[2]);
+	fputs("usage: probe doors FAMILY... | unrelated | sleep | take PID FAMILY | ambush FAMILY FILE | receive NAME\n",
+	      stderr);
 	return 2;
 }

@@ -19,5 +19,8 @@ bool seccomp_filtered(void);
 /* The modes; each prints JSON lines and returns the exit code. */
 int probe_doors(int count, char **families);
 int probe_unrelated(void);
+int probe_take(const char *pid, const char *family);
+int probe_ambush(const char *family, const char *enough);
+int probe_receive(const char *name);
 
 #endif
