@@ -1,25 +1,26 @@
-"""What is not applied in the other tests: each overlay and component builds, and is what the API server takes."""
+"""What is not applied in the other tests: each overlay and component is what the API server takes, and the chart is the same."""
 
 from __future__ import annotations
 
+import json
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from testcluster import Cluster, programs
+from testcluster import Cluster, KubectlError, programs
 from testcluster.daemon_image import ROOT
-from testcluster.manifests import KUSTOMIZATIONS, write_overlay
+from testcluster.deployment import DAEMONSET, Deployment
+from testcluster.manifests import KUSTOMIZATIONS, NAMESPACE, write_overlay
 
 pytestmark = pytest.mark.kubernetes
 
 OVERLAYS = sorted(path.name for path in (KUSTOMIZATIONS / "overlays").iterdir())
 COMPONENTS = sorted(path.name for path in (KUSTOMIZATIONS / "components").iterdir())
 CHART = ROOT / "deploy" / "helm" / "seccomp-floor"
-CRDS = {"PodMonitor", "PrometheusRule"}
-"""Kinds that only a cluster with the Prometheus operator knows."""
 
 Objects = dict[tuple[str, str], dict[str, Any]]
 
@@ -38,49 +39,79 @@ def objects(text: str) -> Objects:
 
 def built(directory: Path) -> Objects:
     """What kustomize makes of a directory."""
-    command = [str(programs.directory() / "kubectl"), "kustomize", str(directory)]
+    command = [*programs.kustomize(), str(directory)]
     return objects(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def helm(*arguments: str) -> Objects:
     """What Helm makes of the chart."""
-    command = [str(programs.helm()), "template", "it", str(CHART), "--namespace=kube-system", *arguments]
-    return objects(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    answer = rendered(*arguments)
+    assert answer.returncode == 0, answer.stderr
+    return objects(answer.stdout)
+
+
+def rendered(*values: str) -> subprocess.CompletedProcess[str]:
+    """Helm's answer about the chart with these values."""
+    command = [str(programs.helm()), "template", "it", str(CHART), "--namespace=kube-system"]
+    command += [f"--set={value}" for value in values]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def accept(cluster: Cluster, found: Objects) -> None:
     """Have the API server check every object against its schema, strictly."""
-    documents = [each for (kind, _), each in found.items() if kind not in CRDS and kind != "Namespace"]
+    documents = [each for (kind, _), each in found.items() if kind != "Namespace"]
     cluster.kubectl(
         "apply", "--dry-run=server", "--validate=strict", "--filename=-", given=yaml.safe_dump_all(documents)
     )
 
 
+@pytest.fixture(scope="module")
+def home(cluster: Cluster) -> Cluster:
+    """A cluster with the daemon's namespace, without which the API server would take nothing that is to go there, and with the
+    Prometheus operator's kinds."""
+    [document] = yaml.safe_load_all((KUSTOMIZATIONS / "base" / "namespace.yaml").read_text())
+    cluster.kubectl.apply(document)
+    for path in programs.monitoring_definitions():
+        cluster.kubectl("apply", "--server-side", "--filename", path)
+        cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", "--filename", path)
+    return cluster
+
+
 @pytest.mark.parametrize("name", OVERLAYS)
-def test_every_overlay_is_accepted(cluster: Cluster, name: str) -> None:
-    found = built(KUSTOMIZATIONS / "overlays" / name)
-    accept(cluster, found)
-    daemonset = found["DaemonSet", "seccomp-floor"]
-    [name_of_policy] = [
-        volume["configMap"]["name"]
-        for volume in daemonset["spec"]["template"]["spec"]["volumes"]
-        if "configMap" in volume
-    ]
-    policy = found["ConfigMap", "seccomp-floor-policy"]
-    assert (policy["metadata"]["name"], policy["immutable"]) == (name_of_policy, True)
+def test_every_overlay_is_accepted(home: Cluster, name: str) -> None:
+    accept(home, built(KUSTOMIZATIONS / "overlays" / name))
 
 
 @pytest.mark.parametrize("name", COMPONENTS)
-def test_every_component_is_accepted_on_an_overlay(cluster: Cluster, tmp_path: Path, name: str) -> None:
+def test_every_component_is_accepted_on_an_overlay(home: Cluster, tmp_path: Path, name: str) -> None:
     overlay = write_overlay(tmp_path / "it", "overlays/enforce", image="any/image:1", host_paths={}, components=[name])
-    accept(cluster, built(overlay))
+    accept(home, built(overlay))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def home(cluster: Cluster) -> None:
-    """The daemon's namespace: without it the API server would take nothing that is to go there."""
-    [document] = yaml.safe_load_all((KUSTOMIZATIONS / "base" / "namespace.yaml").read_text())
-    cluster.kubectl.apply(document)
+@pytest.mark.parametrize("kind", ["PodMonitor", "PrometheusRule"])
+def test_a_field_that_the_operator_does_not_know_is_refused(home: Cluster, tmp_path: Path, kind: str) -> None:
+    """So that what is accepted has been looked at."""
+    overlay = write_overlay(tmp_path, "base", image="any/image:1", host_paths={}, components=["monitoring"])
+    found = built(overlay)[kind, "seccomp-floor"]
+    with pytest.raises(KubectlError, match="unknown field"):
+        accept(home, {(kind, "it"): {**found, "spec": {**found["spec"], "nonsense": 1}}})
+
+
+def test_in_the_daemon_s_pod_each_command_works_without_a_word_about_sockets(deployed: Deployment) -> None:
+    """Through read-only mounts: containerd's socket and the daemon's own answer, and containers are read."""
+
+    def asked(command: str) -> Any:
+        return json.loads(deployed.kubectl("exec", DAEMONSET, "--", "sh", "-c", f"{command} --json || test $? = 1"))
+
+    audited = asked("seccomp-floor audit --all")
+    assert f"{NAMESPACE}/" in "".join(answer["container"] for answer in audited)
+    assert [answer for answer in audited if answer["verdict"] == "unreadable"] == []
+    found = {finding["subject"]: finding for finding in asked("seccomp-floor doctor")}
+    assert found["daemon"]["level"] == "ok", found["daemon"]
+    assert found["containerd"]["level"] == "ok", found["containerd"]
+    [container] = deployed.pods()[0]["spec"]["containers"]
+    mounts = {mount["name"]: mount.get("readOnly", False) for mount in container["volumeMounts"]}
+    assert (mounts["nri"], mounts["containerd"]) == (True, True)
 
 
 def test_a_new_policy_is_a_new_config_map(tmp_path: Path) -> None:
@@ -92,14 +123,36 @@ def test_a_new_policy_is_a_new_config_map(tmp_path: Path) -> None:
     assert names[0] != names[1]
 
 
-def test_the_chart_renders_the_objects_of_the_base() -> None:
-    ours, theirs = built(KUSTOMIZATIONS / "base"), helm()
+K3S = "hostPaths.containerd=/run/k3s/containerd"
+SAME: dict[str, tuple[Sequence[str], Sequence[str]]] = {
+    "enforce": ([], []),
+    "watch": (["mode=log"], []),
+    "enforce-floored": (["runtimeClass=floored"], []),
+    "watch-floored": (["mode=log", "runtimeClass=floored"], []),
+    "enforce+gke": (["mode=enforce", "criticalPodsQuota=true"], ["gke"]),
+    "enforce+k3s": ([K3S], ["k3s"]),
+    "enforce+monitoring": (["monitoring=true"], ["monitoring"]),
+    "watch-floored+all": (
+        ["mode=log", "runtimeClass=floored", "monitoring=true", "criticalPodsQuota=true", K3S],
+        COMPONENTS,
+    ),
+}
+"""Overlays with components, and the chart's values that ask for the same."""
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_the_chart_renders_the_same_objects(tmp_path: Path, name: str) -> None:
+    values, components = SAME[name]
+    base = f"overlays/{name.partition('+')[0]}"
+    ours = built(write_overlay(tmp_path, base, image="seccomp-floor:0.1.0", host_paths={}, components=components))
+    theirs = helm(*values)
     for found in (ours, theirs):
         policy = found["ConfigMap", "seccomp-floor-policy"]
         found["DaemonSet", "seccomp-floor"] = renamed(
             found["DaemonSet", "seccomp-floor"], policy["metadata"].pop("name")
         )
         policy["metadata"].pop("annotations", None)
+        policy["data"] = {key: yaml.safe_load(text) for key, text in policy["data"].items()}
     assert theirs == ours
 
 
@@ -112,12 +165,43 @@ def renamed(daemonset: dict[str, Any], policy: str) -> dict[str, Any]:
     return daemonset
 
 
-def test_the_chart_s_values_count(cluster: Cluster) -> None:
-    values = ["image=mine:2", "policy.mode=log", "hostPaths.containerd=/run/k3s/containerd", "runtimeClass=floored"]
-    found = helm(*(f"--set={value}" for value in values))
-    accept(cluster, found)
+def test_the_chart_s_values_count(home: Cluster) -> None:
+    found = helm("image=mine:2", "policy.onBreach=kill", "monitoring=true", "criticalPodsQuota=true")
+    accept(home, found)
     pod = found["DaemonSet", "seccomp-floor"]["spec"]["template"]["spec"]
     assert pod["containers"][0]["image"] == "mine:2"
-    assert "/run/k3s/containerd" in [volume.get("hostPath", {}).get("path") for volume in pod["volumes"]]
-    assert yaml.safe_load(found["ConfigMap", "seccomp-floor-policy"]["data"]["policy.yaml"]) == {"mode": "log"}
-    assert found["RuntimeClass", "floored"]["handler"] == "floored"
+    assert policy_of(found) == {"onBreach": "kill"}
+
+
+def policy_of(found: Objects) -> Any:
+    """What the chart has made of the values."""
+    return yaml.safe_load(found["ConfigMap", "seccomp-floor-policy"]["data"]["policy.yaml"])
+
+
+def test_a_runtime_class_of_another_name_is_in_the_policy() -> None:
+    found = helm("runtimeClass=guarded")
+    assert found["RuntimeClass", "guarded"]["handler"] == "guarded"
+    assert policy_of(found)["apply"]["runtimeHandlers"] == ["guarded"]
+
+
+@pytest.mark.parametrize("handlers", ["{guarded}", "{*}", "{runc,guarded}"])
+def test_a_whole_policy_that_names_the_handler_is_taken_as_it_is(handlers: str) -> None:
+    found = helm("runtimeClass=guarded", f"policy.apply.runtimeHandlers={handlers}")
+    assert policy_of(found) == {"apply": {"runtimeHandlers": handlers.strip("{}").split(",")}}
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (["mode=watch"], 'mode is "watch", and not enforce, log or report'),
+        (["mode=log", "policy.onBreach=kill"], 'mode is "log", and the policy\'s mode is "enforce"'),
+        (["mode=enforce", "policy.mode=log"], 'mode is "enforce", and the policy\'s mode is "log"'),
+        (["runtimeClass=guarded", "policy.mode=log"], "apply.runtimeHandlers does not name it"),
+        (["runtimeClass=guarded", "policy.apply.runtimeHandlers={runc}"], "apply.runtimeHandlers does not name it"),
+    ],
+    ids=str,
+)
+def test_values_that_contradict_each_other_are_refused(values: Sequence[str], said: str) -> None:
+    answer = rendered(*values)
+    assert answer.returncode != 0
+    assert said in answer.stderr

@@ -15,6 +15,9 @@ def main() -> int:
         say(f"Kubernetes {programs.KUBERNETES}: {programs.directory()}")
         say(f"base image: {daemon_image.base_archive()}")
         say(f"Helm {programs.HELM}: {programs.helm()}")
+        say(
+            f"definitions of the Prometheus operator {programs.OPERATOR}: {programs.monitoring_definitions()[0].parent}"
+        )
     except SetupError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -15,8 +15,9 @@ from testnode.programs import Module, SetupError, built, cache, need_go, run_wit
 KUBERNETES = "v1.36.3"
 ETCD = "v3.6.8"
 HELM = "v4.3.1"
+OPERATOR = "v0.85.0"
 KUSTOMIZE = "v5.8.1"
-"""As in that Kubernetes' kubectl."""
+"""As in the kubectl of that Kubernetes."""
 COMMANDS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kubectl")
 PROGRAMS = (*COMMANDS, "etcd")
 
@@ -78,12 +79,25 @@ def build(target: Path) -> None:
 
 def staging_modules() -> list[str]:
     """The modules that Kubernetes' go.mod replaces by directories of its repository."""
-    command = ["go", "mod", "download", "-json", f"k8s.io/kubernetes@{KUBERNETES}"]
+    text = Path(downloaded("k8s.io/kubernetes", KUBERNETES)["GoMod"]).read_text()
+    return re.findall(r"^\s*(\S+) => \./staging/", text, re.MULTILINE)
+
+
+def downloaded(module: str, version: str) -> dict[str, str]:
+    """Where Go keeps a module: its directory is `Dir`, its go.mod `GoMod`."""
+    command = ["go", "mod", "download", "-json", f"{module}@{version}"]
     answer = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
     if answer.returncode != 0:
         raise SetupError(f"{' '.join(command)}: {answer.stderr.strip() or answer.stdout.strip()}")
-    text = Path(json.loads(answer.stdout)["GoMod"]).read_text()
-    return re.findall(r"^\s*(\S+) => \./staging/", text, re.MULTILINE)
+    found: dict[str, str] = json.loads(answer.stdout)
+    return found
+
+
+def monitoring_definitions() -> list[Path]:
+    """The Prometheus operator's own definitions of the kinds of objects that we give it."""
+    directory = Path(downloaded("github.com/prometheus-operator/prometheus-operator", OPERATOR)["Dir"])
+    definitions = directory / "example" / "prometheus-operator-crd"
+    return [definitions / f"monitoring.coreos.com_{name}.yaml" for name in ("podmonitors", "prometheusrules")]
 
 
 def module_file(staging: list[str]) -> str:
