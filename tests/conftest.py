@@ -7,6 +7,9 @@ from collections.abc import Generator
 
 import pytest
 
+# Tests fork children to put them under filters; gRPC, where it was used before, would start threads of its own in them.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from seccomp_floor.confine import ConfinedError
 from seccomp_floor.errors import SeccompFloorError
 from seccomp_floor.floor import Mode, Policy
 from seccomp_floor.node import policy_store
@@ -167,3 +168,54 @@ def test_of_two_reloads_at_once_the_last_to_read_is_heard(path: Path) -> None:
         return store.policy.mode, store.error
 
     assert asyncio.run(scenario()) == (Mode.ENFORCE, None)
+
+
+def test_a_file_that_is_being_written_is_not_taken(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its beginning is a policy as well, and another one: here it would deny, where the whole only logs."""
+    monkeypatch.setattr(policy_store, "POLL_SECONDS", 0.05)
+    path.write_text("version: 1\nmode: log\n")
+
+    async def written() -> list[Mode]:
+        store, modes = PolicyStore(path), []
+
+        async def reload() -> None:
+            await store.reload(accept)
+            modes.append(store.policy.mode)
+
+        watching = asyncio.create_task(store.watch(reload))
+        with path.open("w") as file:
+            for part in ("version: 1\n", "onBreach: kill\n", "onUnprovable: admit\n", "mode: report\n"):
+                file.write(part)
+                file.flush()
+                await asyncio.sleep(0.04)
+        while not modes:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        watching.cancel()
+        return modes
+
+    assert asyncio.run(written()) == [Mode.REPORT]
+
+
+def test_a_policy_that_could_not_be_tried_is_tried_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The node was busy: no fault of the policy's, and nobody has to touch the file for it."""
+    monkeypatch.setattr(policy_store, "POLL_SECONDS", 0.01)
+    tries = 0
+
+    async def accept_the_third(_policy: Policy) -> None:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise ConfinedError("the daemon was held up")
+
+    async def tried() -> None:
+        store = PolicyStore(path)
+        watching = asyncio.create_task(store.watch(lambda: store.reload(accept_the_third)))
+        path.write_text("version: 1\nmode: report\n")  # noqa: ASYNC240 (of the test)
+        async with asyncio.timeout(5):
+            while store.policy.mode is not Mode.REPORT:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert store.error is None
+        watching.cancel()
+
+    asyncio.run(tried())
+    assert tries == 3

@@ -221,3 +221,40 @@ def test_filters_of_hostile_processes_are_judged_or_refused() -> None:
     finding = judge_filters((ALLOW, ALLOW), Floor(), NATIVE)
     assert not finding.holds
     assert "socket" in finding.text
+
+
+def test_a_process_without_its_first_thread_is_read_by_another() -> None:
+    """It goes on without, and so must whoever looks at it: its floor is that of the thread that is left."""
+
+    def life() -> None:
+        load(LONGER)
+        alone = threading.Thread(target=time.sleep, args=(60,), daemon=True)
+        alone.start()
+
+    ready, tell = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        life()
+        os.write(tell, b"+")
+        LIBC.syscall(60, 0)  # exit, of this thread only
+    os.close(tell)
+    try:
+        assert os.read(ready, 1) == b"+"
+        until_zombie(pid)
+        [reading] = read_process(pid)
+        assert reading.tid != pid
+        assert reading.filters == (LONGER,)
+    finally:
+        os.close(ready)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    with pytest.raises(GoneError):
+        read_process(pid)
+
+
+def until_zombie(pid: int) -> None:
+    """Until its first thread has ended."""
+    deadline = time.monotonic() + 10
+    while thread_seccomp(pid).state != "Z":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

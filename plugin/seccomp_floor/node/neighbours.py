@@ -27,8 +27,9 @@ def limits(records: Iterable[Record]) -> dict[str, tuple[str, ...]]:
     """
     spaces: dict[str, list[Record]] = defaultdict(list)
     for record in records:
-        if record.protection is not Protection.ENDED:
-            spaces[record.pid_namespace or f"/proc/{record.pid}/ns/pid"].append(record)
+        space = record.pid_namespace or (f"/proc/{record.pid}/ns/pid" if record.pid else "")
+        if space and record.protection is not Protection.ENDED:
+            spaces[space].append(record)
     found: dict[str, tuple[str, ...]] = {}
     for space, members in spaces.items():
         if space == HOST_PIDS:
