@@ -279,6 +279,7 @@ def test_what_the_metrics_say_of_a_node(tmp_path: Path) -> None:
     lines = daemon.text.splitlines()
     for line in (
         f'seccomp_floor_policy_info{{digest="{digest(daemon.policies.policy)}",mode="enforce"}} 1.0',
+        "# TYPE seccomp_floor_policy_generation gauge",
         "seccomp_floor_filters_readable 1.0",
         "seccomp_floor_longest_audit_pause_seconds 0.25",
         'seccomp_floor_runtime_unsupported{handler="kata"} 1.0',
@@ -309,6 +310,12 @@ def test_the_dashboard_asks_what_prometheus_understands(promtool: str, tmp_path:
     path = tmp_path / "rules.yaml"
     path.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": recorded}]}))
     ask(promtool, "check", "rules", path)
+
+
+def test_whose_pod_a_label_means_is_left_to_the_daemon() -> None:
+    """A container's, where a metric has one; without this Prometheus puts the daemon's there and renames the other."""
+    [endpoint] = yaml.safe_load((MONITORING / "podmonitor.yaml").read_text())["spec"]["podMetricsEndpoints"]
+    assert endpoint["honorLabels"] is True
 
 
 @pytest.mark.parametrize(
