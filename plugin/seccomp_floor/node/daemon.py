@@ -25,7 +25,7 @@ from seccomp_floor.node.forkserver import ForkServer
 from seccomp_floor.node.judging import Judging
 from seccomp_floor.node.kernel_log import KernelLog
 from seccomp_floor.node.logs import event
-from seccomp_floor.node.notify import notify
+from seccomp_floor.node.notify import keep_alive, notify
 from seccomp_floor.node.plugin import NodePlugin
 from seccomp_floor.node.policy_store import PolicyStore
 from seccomp_floor.node.reader import Reader
@@ -81,11 +81,10 @@ def run(options: Options, native: Abi) -> None:
     policies = PolicyStore(options.config)
     server = ForkServer()
     server.start()
-    unreadable = reader.why_not()
 
     async def serve_until_stopped() -> bool:
         try:
-            return await Daemon(options, policies, server, native, reader, unreadable).run()
+            return await Daemon(options, policies, server, native, reader).run()
         finally:
             server.stop()
 
@@ -97,20 +96,13 @@ class Daemon:
     """The running daemon."""
 
     def __init__(
-        self,
-        options: Options,
-        policies: PolicyStore,
-        server: ForkServer,
-        native: Abi,
-        reader: Reader,
-        unreadable: str,
+        self, options: Options, policies: PolicyStore, server: ForkServer, native: Abi, reader: Reader
     ) -> None:
         self._options = options
         self._policies = policies
         self._native = native
         self._succession = Succession(options.nri_socket.parent, IDENTITY.name)
         self._state = State(lambda: self._succession.standing_by)
-        self._state.auditing = unreadable
         self._reader = reader
         self._failed = False
         self._judging = Judging(server, native, self._state)
@@ -138,7 +130,10 @@ class Daemon:
         session = asyncio.create_task(self._session())
         self._kernel_log.listen(self._policies.policy.mode is Mode.LOG)
         work = (
-            self._prepare(),
+            keep_alive(),
+            self._self_test(),
+            self._tell_when_ready(),
+            self._face_people(),
             self._policies.watch(self._reload),
             self._reload_on_hang_up(),
             self._auditor.look_again(),
@@ -181,16 +176,17 @@ class Daemon:
         finally:
             stopping.cancel()
 
-    async def _prepare(self) -> None:
-        """What can wait until the runtime has us: tests of ourselves, and faces for people."""
-        self._spare(self._self_test())
-        await self._face_people()
+    async def _tell_when_ready(self) -> None:
         await self._registered.wait()
         await self._proven.wait()
         notify("READY=1")
 
     async def _self_test(self) -> None:
-        """Prove a section under the policy: what we say that we do, done once."""
+        """See whether filters can be read, and prove a section under the policy: what we say that we do, done once."""
+        try:
+            self._state.auditing = await asyncio.to_thread(self._reader.why_not)
+        except SeccompFloorError as error:  # until it answers, each start that it is needed for is refused
+            event(log, logging.ERROR, str(error))
         if self._state.auditing:
             event(
                 log,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from contextlib import suppress
 
-__all__ = ["notify"]
+__all__ = ["keep_alive", "notify"]
 
 
 def notify(state: str) -> None:
@@ -16,3 +17,12 @@ def notify(state: str) -> None:
         return
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as connection:
         connection.sendto(state.encode(), "\0" + path[1:] if path.startswith("@") else path)
+
+
+async def keep_alive() -> None:
+    """Say for as long as the event loop turns that it does, where the service manager wants to hear it (``WATCHDOG_USEC``,
+    sd_watchdog_enabled(3)): it starts a daemon anew that hangs."""
+    microseconds = os.environ.get("WATCHDOG_USEC", "")
+    while microseconds.isdecimal() and int(microseconds):
+        notify("WATCHDOG=1")
+        await asyncio.sleep(int(microseconds) / 3e6)
