@@ -2,46 +2,38 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 
 from seccomp_floor.abi import this_machine
 from seccomp_floor.floor import Policy
 from seccomp_floor.node import doctor, doctor_containerd, doctor_host
-from seccomp_floor.node.control import serve_control
 from seccomp_floor.node.doctor import Finding
 from seccomp_floor.node.state import PROVEN
 from seccomp_floor.pb import control_pb2 as pb
 
-SOUND = {"ready": True, "mode": "enforce", "runtimes": {"runc": PROVEN}}
-
-
-@contextmanager
-def daemon(path: Path, status: pb.StatusResponse) -> Iterator[None]:
-    """The control API on that socket, with that to say."""
-    loop = asyncio.new_event_loop()
-    server = loop.run_until_complete(serve_control(path, lambda: status, lambda: True))
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    try:
-        yield
-    finally:
-        asyncio.run_coroutine_threadsafe(server.stop(None), loop).result(10)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+SOUND: dict[str, Any] = {"ready": True, "mode": "enforce", "runtimes": {"runc": PROVEN}}
 
 
 def findings(tmp_path: Path, status: pb.StatusResponse) -> list[Finding]:
     """What is said of a daemon that says that."""
     node = doctor.Node(Policy(), this_machine(), tmp_path / "none", tmp_path / "control.sock")
-    with daemon(node.control_socket, status):
+    answer: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(
+        lambda _request, _context: status.SerializeToString()
+    )
+    server = grpc.server(ThreadPoolExecutor(1))
+    service = grpc.method_handlers_generic_handler("seccomp_floor.control.v1.Control", {"Status": answer})
+    server.add_generic_rpc_handlers([service])
+    server.add_insecure_port(f"unix:{node.control_socket}")
+    server.start()
+    try:
         return list(doctor._daemon(node))
+    finally:
+        server.stop(None).wait()
 
 
 def test_a_sound_daemon(tmp_path: Path) -> None:
@@ -61,7 +53,7 @@ def test_a_sound_daemon(tmp_path: Path) -> None:
     ],
 )
 def test_what_the_daemon_says_of_itself(tmp_path: Path, level: str, said: str, node: dict[str, object]) -> None:
-    found = findings(tmp_path, pb.StatusResponse(node=pb.Node(**{**SOUND, **node})))  # type: ignore[arg-type]
+    found = findings(tmp_path, pb.StatusResponse(node=pb.Node(**{**SOUND, **node})))
     [each] = [each for each in found if each.text.startswith(said)]
     assert each.level == level
     assert each.remedy

@@ -108,10 +108,11 @@ class Containerd:
         """containerd's version, as it was built with."""
         return self.call("containerd.services.version.v1.Version/Version", Empty(), pb.VersionResponse).version
 
-    def pid_namespace(self) -> int:
-        """The inode of containerd's PID namespace: pids that it names are pids there."""
+    def process(self) -> tuple[int, int]:
+        """containerd's own pid, and the inode of its PID namespace: pids that it names are pids there."""
         method = "containerd.services.introspection.v1.Introspection/Server"
-        return self.call(method, Empty(), pb.ServerResponse).pidns
+        server = self.call(method, Empty(), pb.ServerResponse)
+        return server.pid, server.pidns
 
     def plugins(self, *filters: str) -> list[pb.Plugin]:
         """containerd's own plugins, with what went wrong when they were loaded."""
@@ -136,6 +137,19 @@ class Containerd:
         tasks = self.call("containerd.services.tasks.v1.Tasks/List", pb.ListTasksRequest(), pb.ListTasksResponse)
         running = (pb.TASK_CREATED, pb.TASK_RUNNING, pb.TASK_PAUSED, pb.TASK_PAUSING)
         return {task.container_id or task.id: task.pid for task in tasks.tasks if task.status in running}
+
+    def beside_cri(self) -> dict[str, int]:
+        """By containerd namespace, how many containers there are that CRI has not made."""
+        method = "containerd.services.namespaces.v1.Namespaces/List"
+        counts = {}
+        for namespace in self.call(method, pb.ListNamespacesRequest(), pb.ListNamespacesResponse).namespaces:
+            listing = pb.ListContainersRequest()
+            method = "containerd.services.containers.v1.Containers/List"
+            found = self.call(method, listing, pb.ListContainersResponse, namespace.name).containers
+            others = [each for each in found if not (namespace.name == NAMESPACE and _KIND in each.labels)]
+            if others:
+                counts[namespace.name] = len(others)
+        return counts
 
     def cri_configuration(self) -> Mapping[str, Any]:
         """The CRI plugin's effective configuration."""

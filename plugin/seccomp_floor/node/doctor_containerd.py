@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import struct
-import subprocess
-import tomllib
+import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from seccomp_floor.node.containerd import Containerd, ContainerdError, Handler
 from seccomp_floor.node.doctor import Check, Finding, Level, Node, mapping
+from seccomp_floor.node.doctor_host import Host, HostError, look
 from seccomp_floor.node.plugin import REPLACES_SECTION
+from seccomp_floor.node.trial import NAMESPACE as TRIALS
 from seccomp_floor.nri.version import RuntimeVersion, remedy
 
 __all__ = ["CHECKS"]
@@ -22,8 +21,14 @@ PLUGIN = "seccomp-floor"
 DROP_IN = (
     "install deploy/containerd's drop-in, see that the main configuration imports its directory, and restart containerd"
 )
-DUMP_SECONDS = 10
-_UCRED = struct.Struct("=iII")  # struct ucred (unix(7))
+LEAST_TIMEOUT, USUAL_TIMEOUT = 2.0, 5.0
+"""Seconds: containerd's default, and what deploy/containerd's drop-in has."""
+SECONDS_EACH = 0.002
+"""What a synchronisation may take for each container: four times what it took on two cores with nothing else to do."""
+OWNERS = {"k8s.io": "ctr or nerdctl", "default": "ctr or nerdctl", "moby": "Docker", "buildkit": "BuildKit"}
+"""By containerd namespace, who makes containers there as a rule."""
+_PART = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s|us|µs|ns)")
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 
 
 def _containerd(node: Node) -> Iterator[Finding]:
@@ -35,7 +40,7 @@ def _containerd(node: Node) -> Iterator[Finding]:
             yield Finding(Level.ERROR, subject, refusal)
             return
         yield Finding(Level.OK, subject, "shows profiles to plugins and applies their sections")
-        if containerd.pid_namespace() not in (0, Path("/proc/self/ns/pid").stat().st_ino):
+        if containerd.process()[1] not in (0, _pid_namespace()):
             yield Finding(
                 Level.ERROR,
                 subject,
@@ -55,7 +60,7 @@ def _containerd(node: Node) -> Iterator[Finding]:
                 "restores checkpoints: CRIU puts back the filters of the image, and we are not asked",
                 "enable_experimental_restore_via_create = false, or treat what status shows as unverified",
             )
-    yield from _bypasses()
+        yield from _bypasses(containerd)
 
 
 def _handlers(node: Node, containerd: Containerd) -> Iterator[Finding]:
@@ -124,31 +129,87 @@ def _handler(containerd: Containerd, handler: Handler) -> Iterator[Finding]:
 
 
 def _settings(node: Node) -> Iterator[Finding]:
-    """NRI's settings in effect: containerd has no API for them, but prints what it makes of its files."""
-    configuration = mapping(_effective(node.containerd_socket).get("plugins"))
-    nri = mapping(configuration.get("io.containerd.nri.v1.nri"))
-    if not nri:
-        yield Finding(Level.WARNING, "NRI settings", "cannot be read: containerd's configuration has no such section")
+    """NRI's settings, by what containerd makes of its files; and what else is to be seen where containerd runs."""
+    with Containerd(node.containerd_socket) as containerd:
+        pid, namespace = containerd.process()
+        count = len(containerd.containers())
+    try:
+        if namespace != _pid_namespace():
+            raise HostError("containerd's process is not in this PID namespace")
+        host = look(pid)
+    except HostError as error:
+        yield Finding(
+            Level.WARNING,
+            "NRI settings",
+            f"not examined, and neither are other plugins and engines: they cannot be seen from here: {error}",
+            "run doctor on the host itself, as root; the daemon's pod needs CAP_SYS_ADMIN, CAP_SYS_PTRACE and hostPID for it",
+        )
         return
+    if not host.nri:
+        yield Finding(
+            Level.WARNING,
+            "NRI settings",
+            "not examined: containerd's configuration has no such section",
+            "see containerd config dump",
+        )
+    else:
+        yield from _nri(host, count)
+    yield from _engines(host)
+
+
+def _nri(host: Host, count: int) -> Iterator[Finding]:
+    nri = host.nri
+    if host.changed:
+        yield Finding(
+            Level.WARNING,
+            "NRI settings",
+            f"written since containerd was started, so not known to be in force: {', '.join(host.changed)}",
+            "restart containerd",
+        )
     if nri.get("disable"):
         yield Finding(Level.ERROR, "NRI settings", "NRI is disabled", "disable = false in io.containerd.nri.v1.nri")
-    if nri.get("disable_connections"):
+    ours = [name for name in host.launched if name.endswith(f"-{PLUGIN}")]
+    if nri.get("disable_connections") and not ours:
         yield Finding(
             Level.ERROR,
             "NRI settings",
             "plugins may not connect (disable_connections)",
             "disable_connections = false, or let containerd launch seccomp-floor from plugin_path",
         )
-    validator = mapping(nri.get("default_validator"))
+    yield from _timeout(str(nri.get("plugin_request_timeout", "")), count)
+    yield from _validator(mapping(nri.get("default_validator")), known=not host.changed)
+    others = [name for name in host.launched if name not in ours]
+    if others:
+        yield Finding(
+            Level.NOTE,
+            "other plugins",
+            f"containerd launches {', '.join(others)}: one that sets another seccomp section than ours makes creations fail",
+            "of two plugins that set sections, one has to go",
+        )
+
+
+def _timeout(text: str, count: int) -> Iterator[Finding]:
+    seconds, needed = _seconds(text), max(LEAST_TIMEOUT, count * SECONDS_EACH)
+    if seconds is not None and 0 < seconds < needed:
+        yield Finding(
+            Level.WARNING,
+            "NRI settings",
+            f"plugin_request_timeout is {text}: on a busy node, a daemon that is told of {count} containers may be late, "
+            "and is dropped",
+            f"plugin_request_timeout = '{math.ceil(max(needed, USUAL_TIMEOUT))}s'",
+        )
+
+
+def _validator(validator: Mapping[str, Any], *, known: bool) -> Iterator[Finding]:
     required = validator.get("required_plugins") or []
     if not validator.get("enable") or PLUGIN not in required:
         yield Finding(
             Level.WARNING, "fail closed", "while the daemon is down, containers are created without the floor", DROP_IN
         )
     else:
-        annotation = validator.get("tolerate_missing_plugins_annotation") or ""
-        yield Finding(Level.OK, "fail closed", "nothing is created while the daemon is down")
-        if not annotation:
+        if known:
+            yield Finding(Level.OK, "fail closed", "nothing is created while the daemon is down")
+        if not validator.get("tolerate_missing_plugins_annotation"):
             yield Finding(
                 Level.WARNING,
                 "fail closed",
@@ -156,80 +217,49 @@ def _settings(node: Node) -> Iterator[Finding]:
                 "tolerate_missing_plugins_annotation, unless the daemon runs outside of pods",
             )
     rejecting = [key for key, value in validator.items() if key.endswith("_seccomp_adjustment") and value]
-    if rejecting:
+    if validator.get("enable") and rejecting:
         yield Finding(
             Level.ERROR,
             "NRI settings",
             f"{', '.join(rejecting)}: the validator refuses our sections",
-            f"{rejecting[0]} = false",
-        )
-    others = _launched(str(nri.get("plugin_path") or "/opt/nri/plugins"))
-    if others:
-        yield Finding(
-            Level.NOTE,
-            "other plugins",
-            f"containerd launches {', '.join(others)}: one that sets seccomp policies as well would make creations fail",
+            "; ".join(f"{key} = false" for key in rejecting),
         )
 
 
-def _effective(containerd_socket: Path) -> Mapping[str, Any]:
-    """What ``containerd config dump`` prints, of the very containerd that listens, with its very options."""
-    pid = _peer(containerd_socket)
-    command = [f"/proc/{pid}/exe", *_config_option(pid), "config", "dump"]
-    root = f"/proc/{pid}/root"
-    try:
-        os.stat(command[0])  # noqa: PTH116 (a link that need not resolve by name)
-        dump = subprocess.run(command, capture_output=True, check=True, timeout=DUMP_SECONDS, cwd=root).stdout
-        return tomllib.loads(dump.decode())
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
-        raise ContainerdError(f"cannot have containerd (process {pid}) print its configuration: {error}") from error
-
-
-def _peer(path: Path) -> int:
-    with socket.socket(socket.AF_UNIX) as connection:
-        try:
-            connection.connect(str(path))
-        except OSError as error:
-            raise ContainerdError(f"{path}: {error.strerror}") from error
-        pid: int = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[0]
-    return pid
-
-
-def _config_option(pid: int) -> list[str]:
-    try:
-        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="surrogateescape").split("\0")
-    except OSError:
-        return []
-    for number, argument in enumerate(arguments):
-        name, equals, value = argument.partition("=")
-        if name in ("--config", "-config", "-c"):
-            return ["--config", value if equals else arguments[number + 1]]
-    return []
-
-
-def _launched(path: str) -> list[str]:
-    try:
-        names = sorted(entry.name for entry in Path(path).iterdir() if entry.is_file() and os.access(entry, os.X_OK))
-    except OSError:
-        return []
-    return [name for name in names if not name.endswith(f"-{PLUGIN}")]
-
-
-def _bypasses() -> Iterator[Finding]:
+def _engines(host: Host) -> Iterator[Finding]:
     """Engines beside CRI: NRI hears of CRI's containers only."""
-    for name, path in (
-        ("Docker", "/run/docker.sock"),
-        ("Podman", "/run/podman/podman.sock"),
-        ("BuildKit", "/run/buildkit/buildkitd.sock"),
-        ("CRI-O", "/run/crio/crio.sock"),
-    ):
-        if Path(path).exists():
+    for name in host.engines:
+        yield Finding(
+            Level.WARNING,
+            name,
+            "makes containers here that NRI does not hear of, nor the fail-closed settings",
+            "put the OCI runtime wrapper (seccomp-floor runc) in front of its runtime",
+        )
+
+
+def _bypasses(containerd: Containerd) -> Iterator[Finding]:
+    """What containerd itself has for others than CRI."""
+    for namespace, count in sorted(containerd.beside_cri().items()):
+        if namespace != TRIALS:
             yield Finding(
                 Level.WARNING,
-                name,
-                "makes containers here that NRI does not hear of, nor the fail-closed settings",
-                "put the OCI runtime wrapper (seccomp-floor runc) in front of its runtime",
+                f"containerd namespace {namespace}",
+                f"containers that {OWNERS.get(namespace, 'something else than the kubelet')} has made, and that NRI does not "
+                f"hear of: {count}",
+                "put the OCI runtime wrapper (seccomp-floor runc) in front of their runtime, or remove them",
             )
+
+
+def _seconds(duration: str) -> float | None:
+    """A duration as Go writes it (``1m30s``, ``500ms``)."""
+    parts = _PART.findall(duration)
+    if not parts or "".join(number + unit for number, unit in parts) != duration:
+        return None
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+def _pid_namespace() -> int:
+    return Path("/proc/self/ns/pid").stat().st_ino
 
 
 CHECKS: tuple[Check, ...] = (_containerd, _settings)
