@@ -28,8 +28,14 @@ AGAIN_SECONDS = 300.0
 FIRST_RETRY, LAST_RETRY = 1.0, 60.0
 """Seconds until the next attempt where an answer is missing, doubling from one to the other: containerd may still be starting."""
 
-LIBSECCOMP = "io.github.seccomp.libseccomp.version"
-"""The annotation of ``runc features`` that names it (opencontainers/runc, types/features)."""
+_VERSIONS = {
+    "org.opencontainers.runc.version": "runc",
+    "run.oci.crun.version": "crun",
+    "io.github.seccomp.libseccomp.version": "libseccomp",
+}
+"""Annotations of what ``runc features`` and ``crun features`` print (runtime-spec, features.md)."""
+
+NOT_TRIED = "not tried"
 
 log = logging.getLogger(__name__)
 
@@ -112,14 +118,18 @@ class Runtimes:
 
         shown, late, complete = {}, set(), True
         for name, _ in found.handlers:
+            tried = None
             try:
                 tried = await asyncio.to_thread(try_runtime, self._socket, name, section, self._read)
                 finding = await self._judging.filters(tried.filters.programs, self._policies.policy)
                 shown[name] = PROVEN if finding.holds else f"does not load what was proven: {printable(finding.text)}"
                 late |= {name} if tried.late else set()
             except SeccompFloorError as error:
-                shown[name], complete = printable(f"not tried: {error}"), False
-            if shown[name] not in (PROVEN, self._state.runtimes.get(name)):
+                shown[name], complete = printable(f"{NOT_TRIED}: {error}"), False
+            before = self._state.runtimes.get(name, "")
+            if shown[name].startswith(NOT_TRIED) and not before.startswith(NOT_TRIED):
+                event(log, logging.WARNING, "a runtime could not be tried", handler=name, found=shown[name])
+            elif tried is not None and shown[name] not in (PROVEN, before):
                 event(log, logging.ERROR, "a runtime is not what was proven", handler=name, found=shown[name])
         self._state.runtimes, self._state.late = shown, found.and_alias(frozenset(late))
         return complete
@@ -131,13 +141,12 @@ def _ask(socket: Path) -> Found:
 
     def version(containerd: Containerd, handler: Handler) -> str:
         try:
-            info, features = containerd.runtime_features(handler)
+            _, features = containerd.runtime_features(handler)
         except ContainerdError:  # it need not know the question
             return ""
         annotations = features.get("annotations")
-        libseccomp = annotations.get(LIBSECCOMP) if isinstance(annotations, dict) else None
-        words = [info.version.version, f"libseccomp {libseccomp}" if libseccomp else ""]
-        return printable(", ".join(filter(None, words)))
+        said = annotations if isinstance(annotations, dict) else {}
+        return printable(", ".join(f"{name} {said[key]}" for key, name in _VERSIONS.items() if key in said))
 
     with Containerd(socket) as containerd:
         handlers, default = containerd.handlers()

@@ -128,7 +128,10 @@ def _spec(identity: str, section: Profile, *, no_new_privileges: bool) -> dict[s
             "noNewPrivileges": no_new_privileges,
         },
         "root": {"path": "rootfs"},
-        "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755", "size=64k"]},
+        ],
         "linux": {
             "cgroupsPath": f"/seccomp-floor-{identity}",
             "namespaces": [{"type": kind} for kind in ("pid", "mount", "ipc", "uts", "network")],
