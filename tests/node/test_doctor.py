@@ -188,6 +188,23 @@ def test_a_drop_in_without_a_restart_is_not_in_force(new_node: Callable[..., Nod
         assert ask(node, daemon).about("fail closed", "ok")
 
 
+def test_handlers_and_restores(new_node: Callable[..., Node], tmp_path: Path) -> None:
+    """A runtime that is not known to load sections, and checkpoints that bring filters of their own."""
+    runtime = {
+        "enable_experimental_restore_via_create": True,
+        "containerd": {"runtimes": {"kata": {"runtime_type": "io.containerd.kata.v2"}}},
+    }
+    plugins = {"io.containerd.cri.v1.runtime": runtime}
+    (tmp_path / "drop-in.toml").write_text(toml({"version": 3, "plugins": plugins}))
+    node = new_node(imports=[tmp_path / "drop-in.toml"])
+    with node.daemon() as daemon:
+        answer = ask(node, daemon, *in_a_pod(node, tmp_path))
+    assert "io.containerd.kata.v2 is not known to load" in answer.about("handler kata", "warning")[0], answer
+    assert answer.about("handler runc", "ok")
+    assert any("restores checkpoints" in each["text"] for each in answer.wrong)
+    assert all(each["remedy"] for each in answer.wrong)
+
+
 def test_containers_beside_cri_are_named(node: Node, daemon: Daemon) -> None:
     """Of Docker, nerdctl, ctr; in CRI's own namespace too. The kubelet's are not among them."""
     node.run(UNCONFINED)
