@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import yaml
 
 from testcluster import Cluster, KubectlError, programs
 from testcluster.daemon_image import ROOT
-from testcluster.deployment import DAEMONSET, Deployment
+from testcluster.deployment import DAEMONSET, Deployment, until
 from testcluster.manifests import KUSTOMIZATIONS, NAMESPACE, write_overlay
 
 pytestmark = pytest.mark.kubernetes
@@ -111,6 +112,37 @@ def test_in_the_daemon_s_pod_each_command_works_without_a_word_about_sockets(dep
     [container] = deployed.pods()[0]["spec"]["containers"]
     mounts = {mount["name"]: mount.get("readOnly", False) for mount in container["volumeMounts"]}
     assert (mounts["nri"], mounts["containerd"]) == (True, True)
+
+
+def test_with_component_monitoring_the_node_s_address_answers(
+    home: Cluster, deployed: Deployment, tmp_path: Path
+) -> None:
+    """Where the PodMonitor sends Prometheus."""
+    where = {"nri": home.containerd.nri_socket.parent, "containerd": home.containerd.socket.parent}
+    overlay = write_overlay(
+        tmp_path,
+        deployed.base,
+        image=deployed.image,
+        host_paths=where,
+        policy=deployed.policy,
+        components=["monitoring"],
+    )
+    home.kubectl("apply", "--kustomize", overlay)
+    deployed.wait()
+    [address] = {pod["status"]["hostIP"] for pod in deployed.pods()}
+
+    def served() -> str:
+        try:
+            with urllib.request.urlopen(f"http://{address}:9477/metrics", timeout=10) as answer:
+                return str(answer.read().decode())
+        except OSError:
+            return ""
+
+    text = until("metrics are served", served)
+    assert "seccomp_floor_ready 1.0" in text.splitlines()
+    assert 'mode="enforce"' in text
+    deployed.apply()
+    deployed.wait()
 
 
 def test_a_new_policy_is_a_new_config_map(tmp_path: Path) -> None:
