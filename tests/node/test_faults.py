@@ -239,7 +239,7 @@ def test_what_was_created_under_the_older_floor_is_shown_as_such(node: Node) -> 
         container = node.run(UNCONFINED)
         standing(old, container.id, "protected")
         found = standing(new, container.id, "outdated")
-        assert "another daemon" in found.detail
+        assert "another policy" in found.detail
         assert status(new).node.breaches == 0
         same = node.run(node.write_profile("strict", json.loads(reconciled(STRICTER, node))), name="strict")
         standing(new, same.id, "protected")
