@@ -65,7 +65,7 @@ class Host:
 
 def look(pid: int) -> Host:
     """What containerd, which is that process, sees. :raises HostError: it cannot be had"""
-    command = [sys.executable, "-m", __name__, str(pid)]
+    command = [sys.executable, "-P", "-m", __name__, str(pid)]  # -P: nothing of the working directory is run
     try:
         done = subprocess.run(command, capture_output=True, check=False, timeout=SECONDS)
         answer = json.loads(done.stdout)
