@@ -77,6 +77,11 @@ class Cluster:
         """Where the kubelet looks for the Localhost profiles that pods name."""
         return self.scratch.path / "kubelet" / "seccomp"
 
+    @property
+    def static_pods(self) -> Path:
+        """Where the kubelet looks for manifests of pods that it starts without being told by the API server."""
+        return self.scratch.path / "static"
+
     def start(self) -> None:
         """Start what is stopped, in the order in which each part needs the others, until the node is ready."""
         self.etcd.start()
@@ -135,6 +140,7 @@ class Cluster:
         self._write_credentials()
         key = path / "service-accounts.key"
         subprocess.run(["openssl", "genpkey", "-algorithm", "RSA", "-out", key], check=True, capture_output=True)
+        self.static_pods.mkdir()
         (path / "cni").mkdir()
         (path / "cni" / "10-none.conflist").write_text(json.dumps(CNI))
         self.profiles.mkdir(parents=True)
@@ -239,7 +245,7 @@ class Cluster:
             "localStorageCapacityIsolation": False,
             "oomScoreAdj": 0,
             "podLogsDir": f"{path}/pods",
-            "staticPodPath": f"{path}/static",
+            "staticPodPath": str(self.static_pods),
             "volumePluginDir": f"{path}/volume-plugins",
             "evictionHard": {"memory.available": "1Mi"},  # no pod of a test is to go for want of disk
             "imageGCHighThresholdPercent": 100,
