@@ -97,6 +97,13 @@ def test_the_time_that_a_synchronisation_needs(text: str, count: int, remedy: st
     assert [each.remedy for each in found] == ([] if remedy is None else [f"plugin_request_timeout = '{remedy}'"])
 
 
+def test_no_containerd_is_one_finding(tmp_path: Path) -> None:
+    node = doctor.Node(Policy(), this_machine(), tmp_path / "none", tmp_path / "control.sock")
+    [each] = [each for check in doctor_containerd.CHECKS for each in check(node)]
+    assert (each.level, each.subject) == ("error", "containerd")
+    assert each.remedy
+
+
 @pytest.mark.parametrize(
     ("words", "path"),
     [

@@ -139,7 +139,12 @@ def _own_kernel_agrees(node: Node) -> Iterator[Finding]:
     try:
         knocks = knock(compile_profile(section, node.native), entries, node.native)
     except OSError as error:
-        yield Finding(Level.ERROR, subject, f"it does not take the filter: {error.strerror}")
+        yield Finding(
+            Level.ERROR,
+            subject,
+            f"it does not take the filter: {error.strerror}",
+            "a kernel with CONFIG_SECCOMP_FILTER that is not kept from it by another filter",
+        )
         return
     reached = [str(knock) for knock in knocks if not knock.closed]
     if reached:

@@ -32,12 +32,23 @@ _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6,
 
 
 def _containerd(node: Node) -> Iterator[Finding]:
+    try:
+        yield from _runtime(node)
+        yield from _settings(node)
+    except ContainerdError as error:
+        yield Finding(
+            Level.ERROR, "containerd", str(error), "see that it runs, ask as root, or name its --containerd-socket"
+        )
+
+
+def _runtime(node: Node) -> Iterator[Finding]:
     with Containerd(node.containerd_socket) as containerd:
         version = RuntimeVersion.parse(containerd.version())
         subject = f"containerd {version}"
         refusal = remedy("containerd", version)
         if refusal is not None:
-            yield Finding(Level.ERROR, subject, refusal)
+            text, _, advice = refusal.partition(". ")
+            yield Finding(Level.ERROR, subject, text, advice)
             return
         yield Finding(Level.OK, subject, "shows profiles to plugins and applies their sections")
         if containerd.process()[1] not in (0, _pid_namespace()):
@@ -111,7 +122,7 @@ def _handler(containerd: Containerd, handler: Handler) -> Iterator[Finding]:
     try:
         _, features = containerd.runtime_features(handler)
     except ContainerdError as error:
-        yield Finding(Level.NOTE, subject, f"cannot be asked for its features: {error}")
+        yield Finding(Level.NOTE, subject, f"cannot be asked for its features: {error}", "runc 1.1 or later")
         return
     seccomp = mapping(mapping(features.get("linux")).get("seccomp"))
     if not seccomp.get("enabled"):
@@ -262,4 +273,4 @@ def _pid_namespace() -> int:
     return Path("/proc/self/ns/pid").stat().st_ino
 
 
-CHECKS: tuple[Check, ...] = (_containerd, _settings)
+CHECKS: tuple[Check, ...] = (_containerd,)
