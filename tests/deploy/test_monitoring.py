@@ -275,6 +275,7 @@ def test_what_the_metrics_say_of_a_node(tmp_path: Path) -> None:
     daemon = Daemon(tmp_path)
     daemon.state.unsupporting = frozenset({"kata"})
     daemon.state.uses.update({("default", "user"): 3, ("", ""): 2})
+    daemon.state.runtime_versions = {"runc": "runc 1.4.0, libseccomp 2.5.4"}
     daemon.add("protected", pause=0.25)
     lines = daemon.text.splitlines()
     for line in (
@@ -285,6 +286,7 @@ def test_what_the_metrics_say_of_a_node(tmp_path: Path) -> None:
         'seccomp_floor_runtime_unsupported{handler="kata"} 1.0',
         'seccomp_floor_runtime_unsupported{handler="runc"} 0.0',
         'seccomp_floor_audits_total{result="unreadable"} 0.0',
+        'seccomp_floor_oci_runtime_info{handler="runc",versions="runc 1.4.0, libseccomp 2.5.4"} 1.0',
         'seccomp_floor_door_uses_total{namespace="default",pod="user"} 3.0',
         "seccomp_floor_unattributed_door_uses_total 2.0",
     ):

@@ -62,7 +62,7 @@ def test_help_knows_every_command() -> None:
     assert done.returncode == 0
     named = done.stdout[done.stdout.index("Commands:") :]
     assert [line.split()[0] for line in named.splitlines()[1:]] == [
-        "run", "reconcile", "prove", "audit", "status", "doctor", "runc",
+        "run", "reconcile", "prove", "audit", "status", "doctor", "reader", "runc",
     ]  # fmt: skip
 
 

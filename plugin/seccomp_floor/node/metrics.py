@@ -30,7 +30,7 @@ __all__ = ["StateCollector", "digest", "serve_metrics"]
 
 # Results that are there from the start, with 0: what begins with 1 shows no increase.
 _PROOFS = ("proven", "refuted", "failed", "too-slow")
-_AUDITS = ("closed", "watched", "open", "unreadable")
+_AUDITS = ("closed", "watched", "open", "unreadable", "unjudged")
 
 
 def digest(policy: Policy) -> str:
@@ -132,6 +132,14 @@ class StateCollector(Collector):
     def _runtimes(self) -> Iterator[Metric]:
         state = self._state
         shown, unsupporting = state.runtimes.copy(), state.unsupporting
+        programs = InfoMetricFamily(
+            "seccomp_floor_oci_runtime",
+            "What each runtime handler's OCI runtime says of itself and of its libseccomp.",
+            labels=["handler"],
+        )
+        for handler, versions in state.runtime_versions.copy().items():
+            programs.add_metric([handler], {"versions": versions})
+        yield programs
         proven = GaugeMetricFamily(
             "seccomp_floor_runtime_proven",
             "1 if a throw-away container of this runtime handler had the filter that was proven, else 0.",
