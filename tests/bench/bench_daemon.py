@@ -34,14 +34,33 @@ def resident(pid: int) -> int:
     return int(found[1])
 
 
-def seconds_to_register(node: Node) -> float:
-    """From the start of the process to its word that it is registered."""
+def share(pid: int) -> int:
+    """KiB of memory that the process has, what it shares with others divided among them."""
+    found = re.search(r"Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text())
+    assert found is not None
+    return int(found[1])
+
+
+def family(pid: int) -> list[tuple[str, int]]:
+    """The daemon and its children: their names, and their share of the memory that they have together."""
+    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    found = [("the daemon", share(pid))]
+    for child in children:
+        judges = "forkserver" in Path(f"/proc/{child}/cmdline").read_text()
+        found.append(("what judges" if judges else "what reads filters", share(child)))
+    return found
+
+
+def seconds_to_register(node: Node) -> tuple[float, float]:
+    """From the start of the process to its word that it is registered: in all, and of the processor's time."""
     begun = time.monotonic()
     with node.daemon(wait=False) as daemon:
         while "registered" not in daemon.log:
             assert daemon.process.poll() is None, daemon.log
             time.sleep(0.001)
-        return time.monotonic() - begun
+        passed = time.monotonic() - begun
+        computed, _, _ = Path(f"/proc/{daemon.process.pid}/schedstat").read_text().split()  # nanoseconds
+        return passed, int(computed) / 1e9
 
 
 def answers(port: int) -> dict[str, tuple[int, float, float]]:
@@ -116,10 +135,15 @@ def test_what_the_daemon_costs() -> None:
     view.add_column("value", justify="right")
     with Node() as node:
         starts = [seconds_to_register(node) for _ in range(STARTS)]
-        view.add_row("process start to registered, median", f"{statistics.median(starts) * 1e3:.0f} ms")
+        for what, times in zip(
+            ("process start to registered", "of it, computing"), zip(*starts, strict=True), strict=True
+        ):
+            view.add_row(f"{what}, median", f"{statistics.median(times) * 1e3:.0f} ms")
         with node.daemon(arguments=["--metrics", str(port)]) as daemon:
             until(daemon, lambda status: status.node.runtimes)
             view.add_row("resident memory, at the start", f"{resident(daemon.process.pid) / 1024:.1f} MiB")
+            for name, size in family(daemon.process.pid):
+                view.add_row(f"of all that is shared and not, {name}", f"{size / 1024:.1f} MiB")
             kept = node.run(UNCONFINED)
             sizes = grow(node, daemon)
             view.add_row("after 100 containers", f"{sizes[0] / 1024:.1f} MiB")
