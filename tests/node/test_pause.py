@@ -1,7 +1,7 @@
 """How long an audit holds a container that runs: it can be noticed, so it has to be short.
 
-Of a container that sleeps, as most do: one that computes has to be given a CPU before it can stop, and where others use them as well
-that takes what it takes. `make bench` measures both.
+Of a container that sleeps, as most do: one that computes has to be given a CPU before it can stop, and where others use them as
+well that takes what it takes. `make bench` measures both.
 """
 
 from __future__ import annotations
