@@ -1,19 +1,13 @@
-"""CRIU, with which runc checkpoints and restores; of Debian's newer suite, since bookworm's knows no kernel with a second area of
-vDSO data (Linux 6.13). It brings its own libc, so it is run by that one's loader."""
+"""CRIU, with which runc checkpoints and restores. It brings its own libc, so it is run by that one's loader."""
 
 from __future__ import annotations
 
 import subprocess
 from pathlib import Path
 
-from runtime.debian import NEWER_SUITE, _unpacked
+from runtime import debian
 from testnode import programs
 
-PACKAGES = (
-    "criu", "libbsd0", "libc6", "libcompel1", "libffi8", "libgcc-s1", "libgmp10", "libgnutls30t64", "libhogweed6t64", "libidn2-0",
-    "libjansson4", "libmd0", "libmnl0", "libnet1", "libnettle8t64", "libnftables1", "libnftnl11", "libnl-3-200", "libp11-kit0",
-    "libprotobuf-c1", "libtasn1-6", "libunistring5", "libuuid1", "libxtables12",
-)  # fmt: skip
 LAUNCHER = """\
 #!/bin/sh
 exec {root}/usr/lib64/ld-linux-x86-64.so.2 --library-path {root}/usr/lib/x86_64-linux-gnu {root}/usr/sbin/criu "$@"
@@ -22,7 +16,7 @@ exec {root}/usr/lib64/ld-linux-x86-64.so.2 --library-path {root}/usr/lib/x86_64-
 
 def install(directory: Path) -> None:
     """Put `criu` into a directory, and runc beside it: where that is first on PATH, a node's containerd and runc find both."""
-    root = _unpacked(f"debian-{NEWER_SUITE}-criu", PACKAGES, NEWER_SUITE)
+    root = debian.criu()
     launcher = directory / "criu"
     launcher.write_text(LAUNCHER.format(root=root))
     launcher.chmod(0o755)

@@ -18,6 +18,11 @@ from pathlib import Path
 from testnode import programs
 
 PACKAGES = ("conmon", "containerd", "crun", "docker.io", "podman", "runc")
+CRIU = (
+    "criu", "libbsd0", "libc6", "libcompel1", "libffi8", "libgcc-s1", "libgmp10", "libgnutls30t64", "libhogweed6t64", "libidn2-0",
+    "libjansson4", "libmd0", "libmnl0", "libnet1", "libnettle8t64", "libnftables1", "libnftnl11", "libnl-3-200", "libp11-kit0",
+    "libprotobuf-c1", "libtasn1-6", "libunistring5", "libuuid1", "libxtables12",
+)  # fmt: skip
 INSTALLED = (
     "golang-github-containers-common", "libdevmapper1.02.1", "libgpgme11", "libseccomp2", "libsubid4", "libyajl2",
     "strace", "uidmap",
@@ -42,6 +47,12 @@ def newer_containerd() -> Path:
 def promtool() -> Path:
     """What judges metrics, and tries alerts; the server that comes with it stays where it is."""
     return _unpacked(f"debian-{SUITE}-prometheus", ("prometheus",), SUITE) / "usr" / "bin" / "promtool"
+
+
+def criu() -> Path:
+    """The root of the newer suite's CRIU and its libraries: bookworm's knows no kernel with a second area of vDSO data (Linux
+    6.13)."""
+    return _unpacked(f"debian-{NEWER_SUITE}-criu", CRIU, NEWER_SUITE)
 
 
 def _unpacked(name: str, packages: Sequence[str], suite: str) -> Path:
@@ -112,7 +123,7 @@ def main() -> int:
         return 0
     try:
         programs.install_debian_packages(INSTALLED)
-        programs.say(f"Debian's runtimes: {directory()}, {newer_containerd()}; {promtool()}")
+        programs.say(f"Debian's runtimes: {directory()}, {newer_containerd()}; {promtool()}, {criu()}")
     except (programs.SetupError, subprocess.CalledProcessError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

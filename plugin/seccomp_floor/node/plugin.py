@@ -43,6 +43,10 @@ __all__ = ["REPLACES_SECTION", "NodePlugin"]
 REPLACES_SECTION = "run.oci.seccomp_bpf_data"
 """An annotation with a compiled filter that crun loads in place of the section (crun.1): nothing that we answer would count."""
 
+RESTORED = "restored"
+"""An annotation, with the value ``true``, by which containerd tells that the container comes from a checkpoint (its CRI plugin,
+``CRImportCheckpoint``): with the filters that it had then, whatever section it is given, and past everybody who would look."""
+
 _PROVEN_AS = {Mode.ENFORCE: Protection.PROVEN, Mode.LOG: Protection.WATCHED, Mode.REPORT: Protection.REPORTED}
 
 _SAID = {
@@ -50,7 +54,7 @@ _SAID = {
     Protection.WATCHED: "container watched: the floor's doors are open and logged",
     Protection.REPORTED: "container left as it is: mode report",
     Protection.EXEMPT: "container not under the floor",
-    Protection.UNVERIFIED: "container left to the daemon that leads",
+    Protection.UNVERIFIED: "container not decided about, or not to be seen before it runs",
     Protection.ADMITTED: "container let through with its doors open: no section can be proven for it",
 }
 
@@ -63,6 +67,10 @@ log = logging.getLogger(__name__)
 
 class TooLargeError(SeccompFloorError):
     """A section that is not read, since that would keep every other container of the node waiting."""
+
+
+class UnseenError(SeccompFloorError):
+    """A container that will run with filters that cannot be read before."""
 
 
 class NodePlugin(Handlers):
@@ -148,8 +156,13 @@ class NodePlugin(Handlers):
             if not decision.floored:
                 self._expect(Record.of(pod, container, decision, Protection.EXEMPT))
                 return None
+            restored = container.annotations.get(RESTORED) == "true"
             try:
                 self._refuse_replaced(container.annotations)
+                if restored and policy.mode is Mode.ENFORCE and policy.on_unprovable is not OnUnprovable.ADMIT:
+                    raise UnseenError(
+                        "it is restored from a checkpoint, with filters that nobody can look at before it runs"
+                    )
                 judged, answer = await self._section(container, policy)
             except SeccompFloorError as error:
                 self._unprovable(pod, container, decision, policy, error)
@@ -165,6 +178,9 @@ class NodePlugin(Handlers):
                 )
                 self._expect(replace(record, detail=would))
                 return None
+            if restored:
+                detail = "restored from a checkpoint, with the filters that it had then"
+                record = replace(record, protection=Protection.UNVERIFIED, detail=detail, proven_at=None)
             self._expect(record)
             return answer
 
