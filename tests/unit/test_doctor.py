@@ -11,8 +11,7 @@ import pytest
 
 from seccomp_floor.abi import this_machine
 from seccomp_floor.floor import Policy
-from seccomp_floor.node import doctor, doctor_containerd, doctor_host
-from seccomp_floor.node.doctor import Finding
+from seccomp_floor.node.doctor import Finding, Node, containerd, daemon, host
 from seccomp_floor.node.state import PROVEN
 from seccomp_floor.pb import control_pb2 as pb
 
@@ -21,7 +20,7 @@ SOUND: dict[str, Any] = {"ready": True, "mode": "enforce", "runtimes": {"runc": 
 
 def findings(tmp_path: Path, status: pb.StatusResponse) -> list[Finding]:
     """What is said of a daemon that says that."""
-    node = doctor.Node(Policy(), this_machine(), tmp_path / "none", tmp_path / "control.sock")
+    node = Node(Policy(), this_machine(), tmp_path / "none", tmp_path / "control.sock")
     answer: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(
         lambda _request, _context: status.SerializeToString()
     )
@@ -31,7 +30,7 @@ def findings(tmp_path: Path, status: pb.StatusResponse) -> list[Finding]:
     server.add_insecure_port(f"unix:{node.control_socket}")
     server.start()
     try:
-        return list(doctor._daemon(node))
+        return list(daemon._daemon(node))
     finally:
         server.stop(None).wait()
 
@@ -93,13 +92,13 @@ def test_containers_without_the_floor_are_counted(tmp_path: Path, protection: st
     ],
 )
 def test_the_time_that_a_synchronisation_needs(text: str, count: int, remedy: str | None) -> None:
-    found = list(doctor_containerd._timeout(text, count))
+    found = list(containerd._timeout(text, count))
     assert [each.remedy for each in found] == ([] if remedy is None else [f"plugin_request_timeout = '{remedy}'"])
 
 
 def test_no_containerd_is_one_finding(tmp_path: Path) -> None:
-    node = doctor.Node(Policy(), this_machine(), tmp_path / "none", tmp_path / "control.sock")
-    [each] = [each for check in doctor_containerd.CHECKS for each in check(node)]
+    node = Node(Policy(), this_machine(), tmp_path / "none", tmp_path / "control.sock")
+    [each] = [each for check in containerd.CHECKS for each in check(node)]
     assert (each.level, each.subject) == ("error", "containerd")
     assert each.remedy
 
@@ -117,7 +116,7 @@ def test_no_containerd_is_one_finding(tmp_path: Path) -> None:
     ],
 )
 def test_the_configuration_that_a_command_line_names(words: list[str], path: str) -> None:
-    assert doctor_host._config(words) == path
+    assert host._config(words) == path
 
 
 def test_the_files_that_a_configuration_comes_from(tmp_path: Path) -> None:
@@ -129,4 +128,4 @@ def test_the_files_that_a_configuration_comes_from(tmp_path: Path) -> None:
     (tmp_path / "conf.d" / "10.toml").write_text("version = 3")
     (tmp_path / "conf.d" / "10.txt").write_text("")
     names = ["config.toml", "conf.d", "conf.d/10.toml", "one.toml", "none.toml", "two.toml"]
-    assert list(doctor_host._files(tmp_path / "config.toml")) == [tmp_path / name for name in names]
+    assert list(host._files(tmp_path / "config.toml")) == [tmp_path / name for name in names]

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from seccomp_floor.node.containerd import Containerd, ContainerdError, Handler
-from seccomp_floor.node.doctor import Check, Finding, Level, Node, mapping
-from seccomp_floor.node.doctor_host import Host, HostError, look
+from seccomp_floor.node.doctor.finding import Check, Finding, Level, Node, mapping
+from seccomp_floor.node.doctor.host import Host, HostError, look
 from seccomp_floor.node.plugin import REPLACES_SECTION
 from seccomp_floor.node.trial import NAMESPACE as TRIALS
 from seccomp_floor.nri.version import RuntimeVersion, remedy
