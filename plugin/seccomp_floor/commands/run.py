@@ -49,13 +49,17 @@ def command(
     Connects to the runtime's NRI socket and reconnects whenever the runtime restarts, or takes over the connection of a runtime
     that has launched it as a plugin. Ends in order on SIGTERM.
     """
+    from seccomp_floor.node.reader import begin
+
+    address = _address(metrics)
     gc.disable()  # the node waits: of what is made while modules are loaded nothing is garbage
+    reader = begin(reader_socket)
     from seccomp_floor.node.daemon import Options, run
 
     gc.enable()
     setup(log_format == "json", logging.DEBUG if verbose else logging.INFO)
-    options = Options(nri_socket, containerd_socket, control_socket, reader_socket, _address(metrics), config)
-    run(options, this_machine())
+    options = Options(nri_socket, containerd_socket, control_socket, address, config)
+    run(options, this_machine(), reader)
     sys.stdout.flush()
 
 

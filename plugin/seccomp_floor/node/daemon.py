@@ -1,8 +1,9 @@
 """The daemon: everything put together, started in the right order, and ended in order.
 
-The order matters. The process that reads filters is forked first, while there are the privileges that it needs; then they are given
-up. Next comes the process that judges profiles, while there is one thread; then the session with the runtime, since a node is
-unprotected until there is one; and only then what is slow to load and needed by people: control, metrics, containerd's API.
+The order matters. The process that reads filters was begun before this module was loaded, when there were the privileges for it
+(:func:`~seccomp_floor.node.reader.begin`). Next comes the process that judges profiles, while there is one thread; then the session
+with the runtime, since a node is unprotected until there is one; and only then what is slow to load and needed by people: control,
+metrics, containerd's API.
 """
 
 from __future__ import annotations
@@ -34,7 +35,6 @@ from seccomp_floor.node.state import State
 from seccomp_floor.node.succession import Succession, sweep
 from seccomp_floor.nri.connection import inherit, inherited, serve
 from seccomp_floor.nri.plugin import Identity, Session
-from seccomp_floor.process import CAP_AUDIT_READ, CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_SYSLOG, keep_only
 
 if TYPE_CHECKING:
     import socket
@@ -46,10 +46,6 @@ __all__ = ["IDENTITY", "Options", "run"]
 IDENTITY = Identity("seccomp-floor", "90")
 """Late among the plugins, to see what the others have made of a section."""
 
-KEPT = CAP_SETUID, CAP_SETGID, CAP_KILL, CAP_AUDIT_READ, CAP_SYSLOG
-"""Capabilities: to make nobodies of those who judge profiles, to end open containers, and to read what the kernel logs (SYSLOG: of
-/dev/kmsg, where audit records are not to be had)."""
-
 AGAIN_SECONDS = 2.0
 """The rest before what did not work at the start is tried again."""
 
@@ -58,26 +54,22 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What ``seccomp-floor run`` was told. ``reader_socket``: None for a reader of its own; ``metrics``: host and port, None for
-    no metrics."""
+    """What ``seccomp-floor run`` was told. ``metrics``: host and port, None for no metrics."""
 
     nri_socket: Path
     containerd_socket: Path
     control_socket: Path
-    reader_socket: Path | None
     metrics: tuple[str, int] | None
     config: Path | None
 
 
-def run(options: Options, native: Abi) -> None:
+def run(options: Options, native: Abi, reader: Reader) -> None:
     """Be the daemon until SIGTERM or SIGINT.
 
-    :raises SeccompFloorError: it cannot begin: the policy is none, there is no reader of filters
+    :raises SeccompFloorError: it cannot begin: the policy is none
     :raises SystemExit: with 1, it had to end by itself: whoever started it should start it anew
     """
     os.umask(0o077)
-    reader = Reader.forked() if options.reader_socket is None else Reader.listening(options.reader_socket)
-    keep_only(*KEPT)
     policies = PolicyStore(options.config)
     server = ForkServer()
     server.start()
@@ -87,6 +79,7 @@ def run(options: Options, native: Abi) -> None:
             return await Daemon(options, policies, server, native, reader).run()
         finally:
             server.stop()
+            reader.close()
 
     if not asyncio.run(serve_until_stopped()):
         raise SystemExit(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 from contextlib import suppress
@@ -22,6 +21,8 @@ def notify(state: str) -> None:
 async def keep_alive() -> None:
     """Say for as long as the event loop turns that it does, where the service manager wants to hear it (``WATCHDOG_USEC``,
     sd_watchdog_enabled(3)): it starts a daemon anew that hangs."""
+    import asyncio  # who only notifies needs none of it
+
     microseconds = os.environ.get("WATCHDOG_USEC", "")
     while microseconds.isdecimal() and int(microseconds):
         notify("WATCHDOG=1")

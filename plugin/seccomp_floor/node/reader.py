@@ -7,8 +7,8 @@ these capabilities and may well be under a filter, and the reader takes nothing 
 A request is one datagram: a thread's number, and with it the end of a socket that the answer goes to. So requests come from any
 thread of the daemon's, need no numbers, and none waits for another's answer. The reader ends when nobody can ask it any more.
 
-Either the daemon forks its reader, before it gives its own privileges up, or it is told where one listens: a service manager that
-starts both can then hold each to what it needs.
+Either the daemon forks its reader, or it is told where one listens: a service manager that starts both can then hold each to what
+it needs. In both cases it gives up its own privileges then, before it has loaded the rest of itself; a child is the smaller for it.
 """
 
 from __future__ import annotations
@@ -30,15 +30,39 @@ from seccomp_floor.errors import SeccompFloorError
 from seccomp_floor.node.audit import why_not_readable
 from seccomp_floor.node.notify import notify
 from seccomp_floor.node.ptrace import Filters, PtraceError, read_filters
-from seccomp_floor.process import close_all_but, die_with
+from seccomp_floor.process import (
+    CAP_AUDIT_READ,
+    CAP_KILL,
+    CAP_SETGID,
+    CAP_SETUID,
+    CAP_SYSLOG,
+    close_all_but,
+    die_with,
+    keep_only,
+)
 
-__all__ = ["Reader", "ReaderError", "serve"]
+__all__ = ["Reader", "ReaderError", "begin", "serve"]
+
+KEPT = CAP_SETUID, CAP_SETGID, CAP_KILL, CAP_AUDIT_READ, CAP_SYSLOG
+"""Capabilities that the daemon keeps: to make nobodies of those who judge profiles, to end open containers, and to read what the
+kernel logs (SYSLOG: of /dev/kmsg, where audit records are not to be had)."""
 
 SECONDS = 2.0
 """How long an answer may take: a thread that does not stop is given up after a quarter of that."""
 
 _REQUEST = struct.Struct("=I")
 _SELF_TEST = 0  # where a thread's number would be: whether filters can be read at all
+
+
+def begin(listening_at: Path | None) -> Reader:
+    """A reader for this process, which from here on cannot read itself. For a process with one thread.
+
+    :param listening_at: where one listens; None for a child
+    :raises ReaderError: there is none
+    """
+    reader = Reader.forked() if listening_at is None else Reader.listening(listening_at)
+    keep_only(*KEPT)
+    return reader
 
 
 class ReaderError(PtraceError):
@@ -51,8 +75,9 @@ class Reader:
     ``child``: the socket on which the end of a reader that was forked can be seen, None where it is a service of its own.
     """
 
-    def __init__(self, connect: Callable[[], socket.socket], child: socket.socket | None = None) -> None:
+    def __init__(self, connect: Callable[[], socket.socket], child: socket.socket | None = None, pid: int = 0) -> None:
         self.child = child
+        self._pid = pid
         self._connect = connect
         self._requests: socket.socket | None = child
         self._connecting = Lock()
@@ -67,17 +92,17 @@ class Reader:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             parent = os.getpid()
             gc.freeze()  # what is there already stays in pages that both have
-            child = os.fork()
+            pid = os.fork()
         except OSError as error:
             raise ReaderError(f"cannot start the process that reads filters: {error.strerror}") from error
-        if child == 0:
+        if pid == 0:
             _live(theirs, parent)
         theirs.close()
 
         def ended() -> socket.socket:
             raise ReaderError("the process that reads filters has ended")
 
-        return cls(ended, ours)
+        return cls(ended, ours, pid)
 
     @classmethod
     def listening(cls, path: Path) -> Reader:
@@ -112,9 +137,12 @@ class Reader:
         return str(self._ask(_SELF_TEST))
 
     def close(self) -> None:
-        """Ask no more: a forked reader ends."""
+        """Ask no more; a forked reader ends, and is waited for."""
         if self._requests is not None:
             self._requests.close()
+        if self._pid:
+            with suppress(ChildProcessError):
+                os.waitpid(self._pid, 0)
 
     def _ask(self, number: int) -> Any:
         ours, theirs = socket.socketpair()
