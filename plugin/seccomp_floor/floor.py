@@ -8,11 +8,23 @@ from __future__ import annotations
 import errno
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 
 from seccomp_floor.errors import InputError
 from seccomp_floor.profile import Action
 
-__all__ = ["FAMILIES", "Apply", "Floor", "Mode", "OnBreach", "OnNoProfile", "OnUnprovable", "OptOut", "Policy"]
+__all__ = [
+    "FAMILIES",
+    "Apply",
+    "Floor",
+    "Mode",
+    "OnBreach",
+    "OnNoProfile",
+    "OnUnprovable",
+    "OptOut",
+    "Policy",
+    "policy_digest",
+]
 
 _FAMILY_NAMES = """
 AF_UNSPEC AF_UNIX AF_INET AF_AX25 AF_IPX AF_APPLETALK AF_NETROM AF_BRIDGE AF_ATMPVC AF_X25 AF_INET6 AF_ROSE AF_DECnet AF_NETBEUI
@@ -162,3 +174,13 @@ class Policy:
     opt_out: OptOut = field(default_factory=OptOut)
     on_unprovable: OnUnprovable = OnUnprovable.REJECT
     on_breach: OnBreach = OnBreach.REPORT
+
+
+@lru_cache(maxsize=8)
+def policy_digest(policy: Policy) -> str:
+    """A short name for what a policy says, however its file is written: on all nodes the same, with one version of this project."""
+    from dataclasses import asdict
+    from hashlib import sha256
+    from json import dumps
+
+    return sha256(dumps(asdict(policy), sort_keys=True, default=str).encode()).hexdigest()[:12]

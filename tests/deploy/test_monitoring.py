@@ -17,7 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from runtime import debian
 from seccomp_floor.decide import Decision, Reason
-from seccomp_floor.node.metrics import StateCollector, digest
+from seccomp_floor.floor import policy_digest
+from seccomp_floor.node.metrics import StateCollector
 from seccomp_floor.node.policy_store import PolicyStore
 from seccomp_floor.node.records import Protection, Record
 from seccomp_floor.node.state import PROVEN, State
@@ -279,7 +280,7 @@ def test_what_the_metrics_say_of_a_node(tmp_path: Path) -> None:
     daemon.add("protected", pause=0.25)
     lines = daemon.text.splitlines()
     for line in (
-        f'seccomp_floor_policy_info{{digest="{digest(daemon.policies.policy)}",mode="enforce"}} 1.0',
+        f'seccomp_floor_policy_info{{digest="{policy_digest(daemon.policies.policy)}",mode="enforce"}} 1.0',
         "# TYPE seccomp_floor_policy_generation gauge",
         "seccomp_floor_filters_readable 1.0",
         "seccomp_floor_longest_audit_pause_seconds 0.25",
@@ -296,10 +297,12 @@ def test_what_the_metrics_say_of_a_node(tmp_path: Path) -> None:
 
 def test_a_policy_s_digest_is_of_what_it_says() -> None:
     same = {
-        digest(parse_policy(text, "it"))
+        policy_digest(parse_policy(text, "it"))
         for text in (b"version: 1", b"# such\nversion: 1\n", b"{mode: enforce, onBreach: report}")
     }
-    others = {digest(parse_policy(text, "it")) for text in (b"mode: log", b"apply: {runtimeHandlers: [floored]}")}
+    others = {
+        policy_digest(parse_policy(text, "it")) for text in (b"mode: log", b"apply: {runtimeHandlers: [floored]}")
+    }
     assert len(same) == 1
     assert len(others - same) == 2
     assert all(re.fullmatch("[0-9a-f]{12}", each) for each in same | others)

@@ -5,7 +5,9 @@ In all of it no container may run with a door open, and the node has to recover 
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import signal
 import subprocess
 import threading
@@ -18,7 +20,8 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from testnode import UNCONFINED, CriError, Node, Nri
+from seccomp_floor.node.succession import MARK
+from testnode import UNCONFINED, CriError, Handler, Node, Nri
 from testnode.daemon import COMMAND, Daemon
 from testnode.probe import AF_VSOCK, doors
 from testnode.waiting import standing, status, until
@@ -205,7 +208,7 @@ WEAKER = "floor: {socketFamilies: {deny: [AF_VSOCK]}}\n"
 def created_by(old: Daemon, new: Daemon, load: Load, fault: str) -> None:
     """The old one leads until it leaves; none is refused for their disagreement, and at most one for the leave."""
     with load.running():
-        new.wait_for("standing by")
+        new.wait_for("another daemon serves")
         until(new, lambda status: status.node.standing_by)
         load._after(time.monotonic())
         assert load.refused == []  # however many sections the two would have wanted
@@ -235,7 +238,7 @@ def test_two_daemons_with_different_floors(node: Node, load: Load, policies: tup
 def test_what_was_created_under_the_older_floor_is_shown_as_such(node: Node) -> None:
     """The newer one does not refuse it, since the older has judged it, and does not say that it holds what it does not."""
     with node.daemon() as old, node.daemon(STRICTER + "onBreach: kill\n") as new:
-        new.wait_for("standing by")
+        new.wait_for("another daemon serves")
         container = node.run(UNCONFINED)
         standing(old, container.id, "protected")
         found = standing(new, container.id, "outdated")
@@ -258,24 +261,71 @@ def reconciled(policy: str, node: Node) -> str:
     return subprocess.run([COMMAND, "reconcile", "--config", path], capture_output=True, check=True, text=True).stdout
 
 
-def test_the_leader_stands_still(node: Node, load: Load) -> None:
-    """It holds the lead, and the runtime has dropped it: the one that stands by must neither wait for it nor believe that it
-    has answered."""
+def test_the_older_one_stands_still(node: Node, load: Load) -> None:
+    """It holds the lock, and the runtime has dropped it: the newer must neither wait for it nor believe that it has decided."""
     with node.daemon() as old, node.daemon(STRICTER) as new, load.running():
-        new.wait_for("standing by")
+        new.wait_for("another daemon serves")
         load._after(time.monotonic())
         begun = time.monotonic()
         old.process.send_signal(signal.SIGSTOP)
-        new.wait_for("leading in its place")
         load._after(time.monotonic())
         refused = len(load.refused)
-        assert refused <= 2, load.refused  # the one that waited for the leader, and the one that showed that it is gone
+        assert refused <= 1, load.refused  # the one that waited for it
+        until(new, lambda status: not status.node.standing_by)
         old.process.send_signal(signal.SIGCONT)
-        old.wait_for("standing by")
+        old.wait_for("another daemon decides")
         load._after(time.monotonic())
         assert len(load.refused) == refused, load.refused
         until(old, lambda status: status.node.standing_by)
-    OUTCOMES.append(Outcome("two daemons, the leader is stopped", "the other leads", load, load.recovery(begun)))
+    OUTCOMES.append(Outcome("two daemons, the older is stopped", "the newer decides", load, load.recovery(begun)))
+
+
+def test_three_daemons_and_the_first_stands_still(node: Node, load: Load) -> None:
+    """Those that are left have another one as well, each other: that is nobody who has decided."""
+    with ExitStack() as stack:
+        first, *_ = daemons = [stack.enter_context(node.daemon(policy)) for policy in (DEFAULT, STRICTER, WEAKER)]
+        with load.running():
+            load._after(time.monotonic())
+            begun = time.monotonic()
+            first.process.send_signal(signal.SIGSTOP)
+            for _ in range(3):
+                load._after(time.monotonic())
+            assert len(load.refused) <= 1, load.refused
+            first.process.send_signal(signal.SIGCONT)
+            first.wait_for("registered", times=2)
+            daemons[1].kill()
+            for _ in range(3):
+                load._after(time.monotonic())
+        OUTCOMES.append(
+            Outcome("three, one stopped, one killed", "one of the others decides", load, load.recovery(begun))
+        )
+
+
+@pytest.mark.parametrize("policies", [(DEFAULT, DEFAULT), (STRICTER, WEAKER)], ids=["equal", "different"])
+def test_a_stranger_holds_the_lock(node: Node, load: Load, policies: tuple[str, str]) -> None:
+    """As any process can that sees the directory: nobody is taken in, and nobody waits."""
+    stranger = os.open(node.containerd.nri_socket.parent, os.O_RDONLY)
+    fcntl.flock(stranger, fcntl.LOCK_SH)
+    try:
+        with node.daemon(policies[0]) as one, node.daemon(policies[1]) as other, load.running():
+            for daemon in (one, other):
+                daemon.wait_for("another daemon serves")
+            for _ in range(3):
+                load._after(time.monotonic())
+            assert load.refused == [] or load.refused[-1][0] < load.protected[0]
+    finally:
+        os.close(stranger)
+
+
+def test_a_mark_that_a_pod_s_author_has_put_on_it(new_node: Callable[..., Node]) -> None:
+    """Where the runtime passes annotations on: believed by nobody, and refused, whether there is another daemon or not."""
+    node = new_node(nri=FAIL_CLOSED, handlers=(Handler(annotations=("*",)),))
+    with node.daemon() as daemon:
+        for _ in range(2):
+            with pytest.raises(CriError, match=f"annotation {MARK} is for the daemon"):
+                node.run(UNCONFINED, annotations={MARK: "000000000000"})
+            node.daemon().wait_for("another daemon serves")
+        assert daemon.process.poll() is None
 
 
 def test_a_hostile_pod(node: Node, load: Load) -> None:

@@ -1,100 +1,80 @@
-"""Who leads, as each of two daemons sees it."""
+"""Whether there is another daemon, as far as the lock tells. What decides about containers is not here, but on a real node."""
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 from pathlib import Path
 
 import pytest
 
 from seccomp_floor.node.succession import Succession
 
-NAME = "seccomp-floor"
-ALONE, BOTH = [NAME], [NAME, "another", NAME]
-
 
 @pytest.fixture
 def line(tmp_path: Path) -> tuple[Succession, Succession]:
     """An older and a newer daemon, both with a session."""
-    older, newer = Succession(tmp_path, NAME), Succession(tmp_path, NAME)
+    older, newer = Succession(tmp_path), Succession(tmp_path)
     older.enter()
     newer.enter()
     return older, newer
 
 
-def test_whoever_comes_first_leads(line: tuple[Succession, Succession]) -> None:
+def test_whoever_comes_later_knows_of_the_other(line: tuple[Succession, Succession]) -> None:
     older, newer = line
-    assert (older.leads, older.standing_by) == (True, False)
-    assert (newer.leads, newer.standing_by) == (False, True)
+    assert (older.accompanied, newer.accompanied) == (False, True)
+    assert (older.standing_by, newer.standing_by) == (False, True)
 
 
-def test_the_next_leads_as_soon_as_the_leader_s_session_ends(line: tuple[Succession, Succession]) -> None:
-    """Not at the next poll: the creation that comes at that moment is already the successor's."""
-    older, newer = line
-    older.leave()
-    assert newer.leads
-    assert not newer.standing_by
-
-
-def test_who_comes_back_stands_by(line: tuple[Succession, Succession]) -> None:
-    older, newer = line
-    older.leave()
-    assert newer.leads
-    older.enter()
-    assert older.standing_by
-    assert newer.leads
-
-
-def test_a_creation_that_the_leader_was_asked_about_is_the_leader_s_to_judge(
-    line: tuple[Succession, Succession],
-) -> None:
-    older, newer = line
-    assert newer.leaves_to_leader(BOTH)
-    assert not older.leaves_to_leader(BOTH)
-
-
-def test_a_leader_that_the_runtime_has_dropped_is_not_waited_for(line: tuple[Succession, Succession]) -> None:
-    """It holds the lock still, as one does that was stopped: the runtime's own list says that nobody has answered."""
-    older, newer = line
-    assert not newer.leaves_to_leader(ALONE)
-    assert (newer.leads, newer.standing_by) == (True, False)
-    assert older.leads  # it knows of nothing; the runtime no longer asks it
-    older.leave()
-    older.enter()
-    assert newer.leads
-    assert newer.standing_by is False
-    assert older.standing_by is (not older.leads)
-
-
-def test_plugins_of_other_names_are_nobody_s_leader(line: tuple[Succession, Succession]) -> None:
+def test_who_stands_by_is_shown_by_what_happens(line: tuple[Succession, Succession]) -> None:
+    """Whatever the lock tells: somebody else may have it."""
     _, newer = line
-    assert not newer.leaves_to_leader([NAME, "seccomp-floor-successor", "90-seccomp-floor"])
+    newer.decided(by_another=False)
+    assert (newer.accompanied, newer.standing_by) == (True, False)
+    newer.decided(by_another=True)
+    assert newer.standing_by
 
 
-def test_without_a_session_nobody_leads_or_stands_by(tmp_path: Path) -> None:
-    """Who is not registered must not keep the lock from one who is."""
-    daemon = Succession(tmp_path, NAME)
-    assert (daemon.leads, daemon.standing_by) == (False, False)
+def test_who_comes_back_is_the_later_one(tmp_path: Path) -> None:
+    older, newer = Succession(tmp_path), Succession(tmp_path)
+    older.enter()
+    older.leave()
+    newer.enter()
+    older.enter()
+    assert (older.accompanied, newer.accompanied) == (True, False)
 
 
-def test_without_a_directory_each_acts_for_itself(tmp_path: Path) -> None:
-    """The runtime refuses where they disagree; that nobody acts would be worse."""
-    daemon = Succession(tmp_path / "none", NAME)
+def test_without_a_session_or_a_directory_nobody_is_known(tmp_path: Path) -> None:
+    daemon = Succession(tmp_path)
+    assert (daemon.accompanied, daemon.standing_by) == (False, False)
+    daemon = Succession(tmp_path / "none")
     daemon.enter()
-    assert daemon.leads
+    assert (daemon.accompanied, daemon.standing_by) == (False, False)
 
 
 def test_a_directory_made_anew_is_the_one_that_counts(tmp_path: Path) -> None:
     """The runtime may have removed and made it while it was restarted; the next session looks again."""
     directory = tmp_path / "nri"
     directory.mkdir()
-    older, newer = Succession(directory, NAME), Succession(directory, NAME)
+    older, newer = Succession(directory), Succession(directory)
     older.enter()
     directory.rmdir()
     directory.mkdir()
     older.enter()
     newer.enter()
-    assert (older.leads, newer.leads) == (True, False)
+    assert (older.accompanied, newer.accompanied) == (False, True)
+
+
+def test_a_stranger_s_lock_is_another_daemon_for_all_that_is_known(tmp_path: Path) -> None:
+    stranger = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(stranger, fcntl.LOCK_SH)
+    daemon = Succession(tmp_path)
+    daemon.enter()
+    assert daemon.accompanied
+    daemon.decided(by_another=False)
+    assert not daemon.standing_by
+    os.close(stranger)
 
 
 async def _succeeded(newer: Succession, older: Succession) -> int:
@@ -108,7 +88,6 @@ async def _succeeded(newer: Succession, older: Succession) -> int:
     await asyncio.sleep(0.3)
     assert count == 0
     older.leave()
-    assert newer.leads  # a creation notices before the watch does
     await asyncio.sleep(0.5)
     watching.cancel()
     return count
@@ -116,4 +95,6 @@ async def _succeeded(newer: Succession, older: Succession) -> int:
 
 def test_a_succession_is_told_once(line: tuple[Succession, Succession]) -> None:
     older, newer = line
+    newer.decided(by_another=True)
     assert asyncio.run(_succeeded(newer, older)) == 1
+    assert (newer.accompanied, newer.standing_by) == (False, False)

@@ -94,7 +94,7 @@ class Daemon:
         self._options = options
         self._policies = policies
         self._native = native
-        self._succession = Succession(options.nri_socket.parent, IDENTITY.name)
+        self._succession = Succession(options.nri_socket.parent)
         self._state = State(lambda: self._succession.standing_by)
         self._reader = reader
         self._failed = False

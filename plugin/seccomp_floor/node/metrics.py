@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -20,23 +17,17 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from seccomp_floor.errors import SeccompFloorError
+from seccomp_floor.floor import policy_digest
 from seccomp_floor.node.state import BUCKETS, PROVEN, State
 
 if TYPE_CHECKING:
-    from seccomp_floor.floor import Policy
     from seccomp_floor.node.policy_store import PolicyStore
 
-__all__ = ["StateCollector", "digest", "serve_metrics"]
+__all__ = ["StateCollector", "serve_metrics"]
 
 # Results that are there from the start, with 0: what begins with 1 shows no increase.
 _PROOFS = ("proven", "refuted", "failed", "too-slow")
 _AUDITS = ("closed", "watched", "open", "unreadable", "unjudged")
-
-
-def digest(policy: Policy) -> str:
-    """A short name for what a policy says, however its file is written: on all nodes the same, with one version of the daemon."""
-    said = json.dumps(asdict(policy), sort_keys=True, default=str)
-    return sha256(said.encode()).hexdigest()[:12]
 
 
 class StateCollector(Collector):
@@ -89,7 +80,7 @@ class StateCollector(Collector):
         policy = InfoMetricFamily(
             "seccomp_floor_policy", "The daemon's policy: its mode, and a digest of all that it says."
         )
-        policy.add_metric([], {"mode": str(policies.policy.mode), "digest": digest(policies.policy)})
+        policy.add_metric([], {"mode": str(policies.policy.mode), "digest": policy_digest(policies.policy)})
         yield policy
         yield _whether(
             "seccomp_floor_policy_stale",

@@ -5,8 +5,8 @@ has had its say, the sum is judged: not by who set what, but by whether it is cl
 the OCI runtime holds the process with its filters loaded and none of the user's code run: the filters are read from the kernel,
 and what is open is not started.
 
-All of this is the leader's, where several daemons serve the runtime; the others keep their records, and look at what is started
-(:mod:`~seccomp_floor.node.succession`).
+Where several daemons serve the runtime, one decides about a container, and the others keep their records and look at what is
+started (:mod:`~seccomp_floor.node.succession`).
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, NoReturn
 
 from seccomp_floor.decide import Decision, Reason, decide
 from seccomp_floor.errors import InputError, SeccompFloorError
-from seccomp_floor.floor import Mode, OnUnprovable, Policy
+from seccomp_floor.floor import Mode, OnUnprovable, Policy, policy_digest
 from seccomp_floor.node.auditor import OpenError
-from seccomp_floor.node.judging import Judged, Judging, Table, digest, relevant
+from seccomp_floor.node.judging import Judged, Judging, Table, digest
 from seccomp_floor.node.logs import event, printable
 from seccomp_floor.node.records import Protection, Record, Records, subject_of
+from seccomp_floor.node.succession import MARK, mark_of
 from seccomp_floor.nri.errors import NriError, Refused
 from seccomp_floor.nri.handlers import Handlers, Runtime
 from seccomp_floor.nri.translate import adjustment, from_nri, section_after
@@ -148,14 +149,17 @@ class NodePlugin(Handlers):
 
     async def create_container(self, pod: nri.PodSandbox, container: nri.Container) -> nri.ContainerAdjustment | None:
         with self._state.request("CreateContainer"):
-            if not self._succession.leads:
-                self._expect(self._found(pod, container, "another daemon, which leads, has decided about it"))
+            if mark_of(container.annotations) is not None:
+                self._succession.decided(by_another=True)
+                record = self._found(pod, container, "another daemon has decided about it")
+                self._expect(replace(record, deferred=True))
                 return None
+            self._succession.decided(by_another=False)
             policy = self._policies.policy
             decision = self._decide(pod, container, policy)
             if not decision.floored:
                 self._expect(Record.of(pod, container, decision, Protection.EXEMPT))
-                return None
+                return _marked(policy)
             restored = container.annotations.get(RESTORED) == "true"
             try:
                 self._refuse_replaced(container.annotations)
@@ -166,7 +170,7 @@ class NodePlugin(Handlers):
                 judged, answer = await self._section(container, policy)
             except SeccompFloorError as error:
                 self._unprovable(pod, container, decision, policy, error)
-                return None
+                return _marked(policy)
             protection = _PROVEN_AS[policy.mode]
             record = Record.of(pod, container, decision, protection)
             record = replace(record, proven_at=time.time(), changes=judged.changes)
@@ -186,8 +190,12 @@ class NodePlugin(Handlers):
 
     async def validate_container_adjustment(self, request: nri.ValidateContainerAdjustmentRequest) -> None:
         with self._state.request("ValidateContainerAdjustment"):
-            if self._succession.leaves_to_leader(plugin.name for plugin in request.plugins):
-                return
+            record = self._records.get(request.container.id)
+            if record is not None and record.deferred:
+                if mark_of(request.adjust.annotations) is not None:
+                    return
+                error = SeccompFloorError(f"annotation {MARK} is for the daemon to make: remove it from the pod")
+                self._refuse(request.pod, request.container, error)
             policy = self._policies.policy
             pod, container = request.pod, request.container
             if policy.mode is not Mode.ENFORCE or not self._decide(pod, container, policy).floored:
@@ -197,7 +205,6 @@ class NodePlugin(Handlers):
                 self._refuse_replaced(container.annotations)
                 await self._require_closed(request, policy)
             except SeccompFloorError as error:
-                record = self._records.get(container.id)
                 if record is None or not self._admitted(record, policy):
                     self._refuse(pod, container, error)
 
@@ -226,19 +233,22 @@ class NodePlugin(Handlers):
         """Of a container that is about to start: put it on the record, and refuse it where the policy says so.
 
         :raises Refused: it does"""
-        policy, leads = self._policies.policy, self._succession.leads
+        policy = self._policies.policy
         if policy.mode is not Mode.ENFORCE:
             self._auditor.unverified(record.id, str(error))
             return
         if not isinstance(error, OpenError):
             self._records.update(record.id, protection=Protection.UNVERIFIED, detail=printable(str(error)))
-        elif record.inherited or not leads:
+        elif record.inherited:
             self._auditor.outdated(record.id, str(error))
             error = OpenError(f"it was created under another policy, and lacks what the one in force asks: {error}")
         else:
             error = OpenError(f"the filter that the kernel holds for it is not what was proven: {error}")
             self._auditor.breached(record.id, str(error))
-        if leads and policy.on_unprovable is not OnUnprovable.ADMIT:
+        another_s = (
+            record.deferred and record.inherited
+        )  # which has proven it by its own policy, and looks at it as well
+        if policy.on_unprovable is not OnUnprovable.ADMIT and not another_s:
             self._refuse(pod, container, error)
 
     async def post_start_container(self, pod: nri.PodSandbox, container: nri.Container) -> None:  # noqa: ARG002
@@ -265,13 +275,13 @@ class NodePlugin(Handlers):
 
         :raises SeccompFloorError: there is none that could be proven, or the profile is none
         """
-        question = digest(_message(container)), relevant(policy)
+        question = digest(_message(container)), policy
         answered = self._answers.get(question)
         if answered is None:
             profile = _profile(container)
             judged = await self._judging.section(profile, policy)
             # A section that is right already is left alone: two plugins that set it fail the creation.
-            answer = None if judged.section in (None, profile) else adjustment(judged.section)
+            answer = _marked(policy, None if judged.section == profile else judged.section)
             answered = judged, answer
             self._answers.put(question, answered)
         return answered
@@ -310,7 +320,9 @@ class NodePlugin(Handlers):
         if policy.mode is Mode.REPORT:
             return Record.of(pod, container, decision, Protection.REPORTED)
         record = Record.of(pod, container, decision, Protection.UNVERIFIED)
-        return replace(record, detail=why, inherited=self._succession.standing_by)
+        mark = mark_of(container.annotations)
+        inherited = self._succession.accompanied if mark is None else mark != policy_digest(policy)
+        return replace(record, detail=why, inherited=inherited)
 
     def _admitted(self, record: Record, policy: Policy) -> bool:
         """Whether it was let through though nothing could be proven, and may be still."""
@@ -376,6 +388,16 @@ class NodePlugin(Handlers):
         task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+def _marked(policy: Policy, section: Profile | None = None) -> nri.ContainerAdjustment | None:
+    """Our decision about a container, as the runtime and other daemons get it: the mark, and a section where it needs one. A policy
+    that only reports leaves no trace."""
+    if policy.mode is Mode.REPORT:
+        return None
+    made = adjustment(section) if section is not None else nri.ContainerAdjustment()
+    made.annotations[MARK] = policy_digest(policy)
+    return made
 
 
 def _message(holder: nri.Container | nri.ContainerAdjustment) -> bytes | None:

@@ -56,7 +56,8 @@ class Record:
     ``detail`` says in a sentence why it stands as it does; ``limits`` what the floor cannot keep from it, as its processes show;
     ``open_doors`` names the doors that the policy leaves open in its filter; ``uses`` counts the
     calls through doors that the kernel has logged of it. ``inherited``: it was created under another policy than the one in force,
-    an earlier one's or another daemon's, so that what it lacks is nobody's fault.
+    an earlier one's or another daemon's, so that what it lacks is nobody's fault. ``deferred``: another daemon has decided about
+    it.
 
     ``pid``: of its first process, 0 before there is one. ``pid_namespace``: where its PID namespace is, as the runtime names it
     (``/proc/PID/ns/pid``); "" for one of its own, ``HOST_PIDS`` for the host's.
@@ -76,6 +77,7 @@ class Record:
     pid: int = 0
     pid_namespace: str = ""
     inherited: bool = False
+    deferred: bool = False
     changes: int = 0
     proven_at: float | None = None
     audited_at: float | None = None

@@ -1,18 +1,21 @@
 """Several daemons at one runtime, as in an upgrade: the new one registers before the old one leaves.
 
-They may want different floors, and a runtime that gets two sections for one container refuses its creation. So one of them *leads*
-and the others stand by: they answer every request, and set nothing. Who leads is said by a lock (flock(2)) on the directory of the
-runtime's NRI socket, which they share by necessity and no container has: taken with a session and given up at its end, by the
-kernel at the latest, for a daemon that dies.
+They may want different floors, and a runtime that gets two sections for one container refuses its creation. So whoever is asked
+first decides, and puts a *mark* on the container, an annotation that names its policy; whoever finds the mark sets nothing. At the
+validation each judges what it has decided itself. What another has decided is that one's to judge: it is asked as well, or, if it
+has gone since, the runtime refuses the creation for want of its answer. A mark counts there only as part of the plugins'
+adjustments, where nobody but a plugin can put one: what is not marked is judged by everybody.
 
-A lock says who should act, not that it did: its holder may be stopped, and dropped by the runtime. What tells is the runtime's own
-list of the plugins that it has asked about a creation, which comes with the request to validate it. If the leader is on it, it has
-either answered, and judges the sum by its own floor as well, or it has not, and the creation fails for want of its judgement. If
-it is not, nobody has set anything: the creation is judged like any other, and from the next one on the daemon acts by itself.
+So no one has to know who else is there, and none can be waited for in vain: one that hangs was asked, and has not marked anything.
+Where a pod's author can put a mark on a container, all it does is that the container is refused.
 
-The trap is the moment after the leader has gone: the runtime still counts it among the validators until the next event or
-registration, and the creation that comes first would fail for its silence (containerd/nri, ``removeClosedPlugins``). So whoever
-succeeds it registers once more, under another name and for nothing, which makes the runtime look after its list.
+A mark stays with the container, and tells whoever finds it later under which policy it was created.
+
+The trap is the moment after one has gone: the runtime still counts it among the validators until the next event or registration,
+and the creation that comes first would fail for its silence (containerd/nri, ``removeClosedPlugins``). So whoever sees that another
+has gone registers once more, under another name and for nothing, which makes the runtime look after its list. That is seen by a
+lock (flock(2)) on the directory of the runtime's NRI socket, taken with a session and given up at its end. It is a hint and no
+more: nothing that is decided depends on who holds it.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import asyncio
 import fcntl
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,86 +35,79 @@ from seccomp_floor.nri.handlers import Handlers, Runtime
 from seccomp_floor.nri.plugin import Identity, Session
 from seccomp_floor.pb.nri_pb2 import PodSandbox
 
-__all__ = ["Succession", "sweep"]
+__all__ = ["MARK", "Succession", "mark_of", "sweep"]
+
+MARK = "policy.seccomp-floor.nri.io"
+"""The annotation that says that a daemon has decided about a container, and under which policy (its digest)."""
 
 POLL_SECONDS = 0.1
-"""How often a daemon that stands by looks whether the leader has gone, besides at each creation."""
+"""How often it is looked whether another daemon has gone."""
 
 log = logging.getLogger(__name__)
 
 
+def mark_of(annotations: Mapping[str, str]) -> str | None:
+    """The digest of the policy that was in force when a container was decided about; None: nobody has."""
+    return annotations.get(MARK)
+
+
 class Succession:
-    """This daemon's place in the line.
+    """Whether there is another daemon, as far as the lock tells. :param directory: of the runtime's NRI socket"""
 
-    :param directory: of the runtime's NRI socket
-    :param name: the plugin's, which all in the line share: the runtime's fail-closed setting asks for it
-    """
-
-    def __init__(self, directory: Path, name: str) -> None:
+    def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._name = name
         self._lock: int | None = None
-        self._held = False
-        self._waiting = False
-        self._deserted = False
+        self._alone = True
+        self._deferred: bool | None = None
 
     def enter(self) -> None:
-        """A session begins: lead, if nobody does, else stand by."""
+        """A session begins."""
         self.leave()
         try:
             self._lock = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            # Without a line to stand in there may be two that act; where they disagree, the runtime refuses the creation.
             event(log, logging.WARNING, f"cannot tell whether another daemon serves this runtime: {error}")
-            self._held = True
             return
-        if not self.leads:
-            self._waiting = True
-            event(
-                log, logging.INFO, "another daemon serves this runtime as well, and leads until it leaves: standing by"
-            )
+        self._alone = self._acquired()
+        if not self._alone:
+            event(log, logging.INFO, "another daemon serves this runtime as well")
 
     def leave(self) -> None:
-        """The session has ended: whoever is next may lead."""
+        """The session has ended."""
         if self._lock is not None:
             os.close(self._lock)
-        self._lock, self._held, self._waiting, self._deserted = None, False, False, False
+        self._lock, self._alone, self._deferred = None, True, None
+
+    def decided(self, *, by_another: bool) -> None:
+        """About a container, just now."""
+        if self._deferred is not by_another and (by_another or self._deferred is not None):
+            event(log, logging.INFO, f"{'another daemon' if by_another else 'this daemon'} decides about containers")
+        self._deferred = by_another
 
     @property
-    def leads(self) -> bool:
-        """Whether this daemon acts. A leader that has gone is noticed by whoever asks."""
-        if not self._held and self._lock is not None:
-            with suppress(BlockingIOError):
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self._held = True
-        return self._held or self._deserted
+    def accompanied(self) -> bool:
+        """Whether there is another daemon that has come before."""
+        return not self._alone
 
     @property
     def standing_by(self) -> bool:
-        """Whether another daemon acts in this one's place, as far as is known: for status, and from any thread."""
-        return self._lock is not None and not (self._held or self._deserted)
-
-    def leaves_to_leader(self, asked: Iterable[str]) -> bool:
-        """Whether a creation is the leader's to judge, and not this daemon's.
-
-        :param asked: the names of the plugins that the runtime has asked about it, as it says itself
-        """
-        if self.leads:
-            return False
-        if sum(name == self._name for name in asked) > 1:
-            return True
-        self._deserted = True
-        event(log, logging.WARNING, "the daemon that leads is no longer registered: leading in its place")
-        return False
+        """Whether another daemon's policy is the one in force: as the last container has shown, or the lock before there is one."""
+        return self.accompanied if self._deferred is None else self._deferred
 
     async def watch(self, succeeded: Callable[[], Awaitable[None]]) -> None:
-        """Call ``succeeded`` whenever a leader has gone and this daemon has come after it, for ever."""
+        """Call ``succeeded`` whenever another daemon has gone, for ever."""
         while True:
             await asyncio.sleep(POLL_SECONDS)
-            if self._waiting and self.leads and self._held:
-                self._waiting = False
-                event(log, logging.INFO, "the other daemon has left: leading")
+            if not self._alone and self._acquired():
+                self._alone, self._deferred = True, None
+                event(log, logging.INFO, "the other daemon has left")
                 await succeeded()
+
+    def _acquired(self) -> bool:
+        with suppress(BlockingIOError):
+            fcntl.flock(self._lock or -1, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        return False
 
 
 async def sweep(path: Path) -> None:
