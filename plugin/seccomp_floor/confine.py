@@ -20,9 +20,9 @@ from typing import Any, NoReturn, TypeVar
 
 from seccomp_floor import plain
 from seccomp_floor.errors import SeccompFloorError
-from seccomp_floor.process import close_all_but, die_with, keep_only
+from seccomp_floor.process import close_all_but, die_with, keep_only, load_filter
 
-__all__ = ["Child", "ConfinedError", "TooSlow", "confined", "error_answer", "read_answer"]
+__all__ = ["Child", "ConfinedError", "TooSlow", "confined", "error_answer", "read_answer", "under"]
 
 MOST_MEMORY = 1 << 30
 """Bytes of address space that a child may have."""
@@ -34,11 +34,24 @@ R = TypeVar("R")
 
 
 class TooSlow(SeccompFloorError):  # noqa: N818 (reads as what it says)
-    """The work was not done in time, and was killed."""
+    """The work was not done in time, and was killed. ``burnt``: the seconds of a processor's time that it had until then."""
+
+    def __init__(self, text: str, burnt: float = 0.0) -> None:
+        super().__init__(text)
+        self.burnt = burnt
 
 
 class ConfinedError(SeccompFloorError):
     """The child could not be started, or ended without an answer: out of memory, a crash, or an answer that is none."""
+
+
+_filter = b""
+
+
+def under(program: bytes) -> None:
+    """Have each child of this process live under a seccomp filter from now on: an array of ``struct sock_filter``."""
+    global _filter
+    _filter = program
 
 
 def confined(work: Callable[..., R], *arguments: object, seconds: float) -> R:
@@ -78,6 +91,7 @@ class Child:
         self.seconds = seconds
         self.deadline = time.monotonic() + seconds
         self._received = bytearray()
+        self._burnt = 0.0
         parent = os.getpid()
         way_back = -1
         try:
@@ -111,12 +125,14 @@ class Child:
         os.close(self._pipe)
         with suppress(ProcessLookupError, ChildProcessError):  # SIGCHLD is ignored: the kernel has reaped it
             os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
+            *_, usage = os.wait4(self.pid, 0)
+            self._burnt = usage.ru_utime + usage.ru_stime
 
     def raw_answer(self) -> bytes:
         """The answer as :func:`read_answer` takes it. :raises TooSlow: there was none in time"""
         if not self.ended:
-            raise TooSlow(f"not done after {self.seconds:g} s: the profile makes libseccomp, or the proof, too slow")
+            text = f"not done after {self.seconds:g} s: the profile makes libseccomp, or the proof, too slow"
+            raise TooSlow(text, self._burnt)
         return bytes(self._received[:MOST_ANSWER])
 
     def answer(self) -> Any:
@@ -175,6 +191,8 @@ def _confine(way_back: int, seconds: float, parent: int) -> None:
     # No process left behind; root, if we still are, is not held to it.
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
     die_with(parent)
+    if _filter:
+        load_filter(_filter)
 
 
 def _become_nobody() -> None:

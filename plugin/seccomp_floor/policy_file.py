@@ -13,7 +13,7 @@ from seccomp_floor.errors import InputError, SeccompFloorError, excerpt
 from seccomp_floor.floor import FAMILIES, Apply, Floor, Mode, OnBreach, OnNoProfile, OnUnprovable, OptOut, Policy
 from seccomp_floor.profile import Action
 
-__all__ = ["DEFAULT_PATH", "PolicyError", "load_policy", "parse_policy"]
+__all__ = ["DEFAULT_PATH", "PolicyError", "UnreadablePolicyError", "load_policy", "parse_policy"]
 
 DEFAULT_PATH = Path("/etc/seccomp-floor/policy.yaml")
 LARGEST = 1 << 17  # bytes; a policy is some 30 lines, and a mistaken path may be a disk image
@@ -23,6 +23,10 @@ LONGEST_NAME = 64  # of a system call
 
 class PolicyError(SeccompFloorError):
     """The policy file cannot be read or is not a policy."""
+
+
+class UnreadablePolicyError(PolicyError):
+    """The policy file cannot be read: what it says may be as good as before."""
 
 
 def load_policy(path: Path | None) -> Policy:
@@ -38,7 +42,7 @@ def load_policy(path: Path | None) -> Policy:
     except OSError as error:
         if path is None and isinstance(error, FileNotFoundError) and not DEFAULT_PATH.is_symlink():
             return Policy()
-        raise PolicyError(f"{named}: cannot read the policy: {error.strerror}") from error
+        raise UnreadablePolicyError(f"{named}: cannot read the policy: {error.strerror}") from error
     return parse_policy(data, str(named))
 
 

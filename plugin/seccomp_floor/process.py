@@ -16,12 +16,14 @@ __all__ = [
     "close_all_but",
     "die_with",
     "keep_only",
+    "load_filter",
 ]
 
 # include/uapi/linux/capability.h
 CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_SYSLOG, CAP_AUDIT_READ = 5, 6, 7, 34, 37
 _VERSION_3 = 0x2008_0522
-_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38  # include/uapi/linux/prctl.h
+_PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38  # include/uapi/linux/prctl.h
+_SECCOMP_MODE_FILTER = 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -58,6 +60,17 @@ def die_with(parent: int) -> None:
     _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
     if os.getppid() != parent:
         os._exit(0)
+
+
+def load_filter(program: bytes) -> None:
+    """Be under a seccomp filter from here on: an array of ``struct sock_filter`` (seccomp(2)).
+
+    :raises OSError: the kernel does not take it
+    """
+    code = ctypes.create_string_buffer(program, len(program))
+    described = struct.pack("@HP", len(program) // 8, ctypes.addressof(code))  # struct sock_fprog
+    _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(PR_SET_NO_NEW_PRIVS)")
+    _check(_libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, described, 0, 0), "prctl(PR_SET_SECCOMP)")
 
 
 def _check(outcome: int, what: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
+import platform
 import signal
 import socket
 import struct
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from errno import EPERM
 from pathlib import Path
 
 import pytest
@@ -66,6 +68,18 @@ def gone(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return True
     return stat.rpartition(")")[2].split()[0] in "ZX"
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="numbers of x86_64's system calls")
+def test_a_child_can_do_nothing_beyond_its_work() -> None:
+    """It is nobody, as others on the host may be, and in the host's namespaces: but under a filter."""
+
+    async def scenario(server: ForkServer) -> None:
+        found = await server.confined(hostile.attempts, seconds=10)
+        assert found == dict.fromkeys(found, EPERM)
+        assert (await server.confined(hostile.status, seconds=10))["Seccomp"] == "2"
+
+    serving(scenario)
 
 
 def test_many_pieces_of_work_at_once() -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from seccomp_floor.node import processes
-from seccomp_floor.node.processes import by_container, container_of, limits, threads
+from seccomp_floor.node.processes import by_container, container_of, in_own_namespace, limits, threads
 from seccomp_floor.node.ptrace import GoneError
 
 ONE, OTHER = "1f" * 32, "2e" * 32
@@ -55,3 +58,19 @@ def test_threads() -> None:
     with pytest.raises(GoneError):
         threads(1 << 22)
     assert limits(1 << 22) == ()
+
+
+def test_a_process_cannot_choose_its_namespace_by_its_name() -> None:
+    """Its name comes first in its status, and may have what looks like the end of a line."""
+    program = (
+        "import ctypes, os, time; ctypes.CDLL(None).prctl(15, b'\\x0cNSpid:\\t1'); print(flush=True); time.sleep(60)"
+    )
+    command = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        [child] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        assert "NSpid:" in Path(f"/proc/{child}/status").read_text().split("\n")[0]
+        assert not in_own_namespace(f"/proc/{child}/ns/pid")
+        assert in_own_namespace(f"/proc/{process.pid}/ns/pid")
+        process.kill()

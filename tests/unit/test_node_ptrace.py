@@ -21,7 +21,7 @@ from seccomp_floor.doors import doors
 from seccomp_floor.floor import Floor, Policy
 from seccomp_floor.judge import judge
 from seccomp_floor.node import ptrace
-from seccomp_floor.node.audit import judge_filters, read_process, why_not_readable
+from seccomp_floor.node.audit import RestlessError, judge_filters, read_process, read_processes, why_not_readable
 from seccomp_floor.node.kernel_probe import knock
 from seccomp_floor.node.ptrace import GoneError, PtraceError, read_filters, thread_seccomp
 from seccomp_floor.profile import Action, Profile
@@ -258,3 +258,32 @@ def until_zombie(pid: int) -> None:
     while thread_seccomp(pid).state != "Z":
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_a_thread_with_another_filter_of_the_same_number_is_read_as_well() -> None:
+    """Each thread of a process that began without any may have loaded one of its own."""
+
+    def life() -> None:
+        loaded = threading.Event()
+
+        def other() -> None:
+            load(ALLOW)
+            loaded.set()
+            time.sleep(60)
+
+        threading.Thread(target=other, daemon=True).start()
+        loaded.wait()
+        load(LONGER)
+
+    with child(life) as pid:
+        assert {reading.filters for reading in read_process(pid)} == {(LONGER,), (ALLOW,)}
+
+
+def test_processes_that_end_faster_than_they_are_read_are_not_said_to_hold_anything() -> None:
+    """Whoever is there by the time that they are listed again may be read; whoever never is, nobody can tell of."""
+    gone = [4194303]  # pid_max is at most 2**22
+    with child(lambda: load(ALLOW)) as pid:
+        assert {reading.pid for reading in read_processes([pid, *gone], again=lambda: [pid])} == {pid}
+        with pytest.raises(RestlessError):
+            read_processes([pid, *gone], again=lambda: [pid, *gone])
+        assert {reading.pid for reading in read_processes([pid, *gone])} == {pid}

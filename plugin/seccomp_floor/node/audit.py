@@ -1,13 +1,12 @@
 """What the kernel enforces on a container, read and proven: the filters themselves, not what anybody has said of them.
 
 A task's filters can only be added to, and a child starts with its parent's (seccomp(2)). So a process that the floor holds has no
-descendant that it does not hold; what can differ is a process that the runtime has put beside it (``exec``). Hence every process
-of a container is read, by its first thread, and of its other threads those that have fewer filters than the first.
+descendant that it does not hold; what can differ is a process that the runtime has put beside it (``exec``), and, where the floor
+has not held from the beginning, everything. Hence every thread of every process of a container is read.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import struct
@@ -20,7 +19,7 @@ from seccomp_floor.abi import Abi
 from seccomp_floor.floor import Floor
 from seccomp_floor.node.processes import threads
 from seccomp_floor.node.ptrace import Filters, GoneError, PtraceError, read_filters, thread_seccomp
-from seccomp_floor.process import close_all_but, die_with
+from seccomp_floor.process import close_all_but, die_with, load_filter
 
 if TYPE_CHECKING:
     from seccomp_floor.bpf.prove import Proof
@@ -37,6 +36,13 @@ __all__ = [
 ]
 
 Read = Callable[[int], Filters]
+
+PASSES = 5
+"""How often threads, or processes, are listed anew because some have ended before they were read."""
+
+
+class RestlessError(PtraceError):
+    """What comes and goes too fast for anybody to say what it holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,40 +70,60 @@ class Finding:
 
 
 def read_process(pid: int, read: Read = read_filters) -> tuple[Reading, ...]:
-    """Read a process: its first thread that is still there, and every thread that has fewer filters than that one.
+    """Read every thread of a process: each has filters of its own, which their number does not tell apart.
 
     A process may live on without its first thread, and a thread may end while it is looked at: the others are read all the same.
 
     :param read: how a thread's filters are read
     :raises GoneError: there is no such process, or none of its threads is left
+    :raises RestlessError: its threads end faster than they can be read
     :raises PtraceError: as :func:`~seccomp_floor.node.ptrace.read_filters`
     """
-    expected: int | None = None
-    readings = []
-    for tid in threads(pid):
-        try:
-            count = thread_seccomp(tid, pid).filters
-            if expected is not None and count >= expected:
-                continue
-            filters = read(tid)
-        except GoneError:
-            continue
-        expected = count if expected is None else expected
-        readings.append(Reading(pid, tid, filters.programs, filters.pause))
+
+    def of(tid: int) -> tuple[Reading, ...]:
+        filters = read(tid)
+        return (Reading(pid, tid, filters.programs, filters.pause),)
+
+    readings = _read_all(f"the threads of process {pid}", lambda: _living_threads(pid), of)
     if not readings:
         raise GoneError(f"process {pid} has ended")
-    return tuple(readings)
+    return readings
 
 
-def read_processes(pids: Iterable[int], read: Read = read_filters) -> tuple[Reading, ...]:
-    """Read several; those that end meanwhile are left out. :raises PtraceError: one of them cannot be read."""
-    readings: list[Reading] = []
-    for pid in pids:
-        try:
-            readings += read_process(pid, read)
-        except GoneError:
-            continue
-    return tuple(readings)
+def read_processes(
+    pids: Iterable[int], read: Read = read_filters, again: Callable[[], Iterable[int]] | None = None
+) -> tuple[Reading, ...]:
+    """Read several; those that end meanwhile are left out.
+
+    :param again: lists them once more, where some have ended before they could be read: what they have started may live
+    :raises RestlessError: they end faster than they can be read
+    :raises PtraceError: one of them cannot be read
+    """
+    first: list[Iterable[int]] = [pids]
+    listed = (lambda: first.pop() if first else again()) if again else (lambda: first.pop() if first else ())
+    return _read_all("its processes", listed, lambda pid: read_process(pid, read))
+
+
+def _living_threads(pid: int) -> list[int]:
+    return [tid for tid in threads(pid) if thread_seccomp(tid, pid).state not in ("Z", "X")]
+
+
+def _read_all(
+    what: str, listed: Callable[[], Iterable[int]], read: Callable[[int], tuple[Reading, ...]]
+) -> tuple[Reading, ...]:
+    """Read each that is listed, until there is a list of which all could be read."""
+    readings: dict[int, tuple[Reading, ...]] = {}
+    for _ in range(PASSES):
+        missed = False
+        for number in listed():
+            if number not in readings:
+                try:
+                    readings[number] = read(number)
+                except GoneError:
+                    missed = True
+        if not missed:
+            return tuple(reading for each in readings.values() for reading in each)
+    raise RestlessError(f"{what} end faster than they can be read")
 
 
 def judge_filters(filters: Sequence[bytes], floor: Floor, native: Abi) -> Finding:
@@ -141,7 +167,7 @@ def why_not_readable() -> str:
         with suppress(BaseException):
             close_all_but(tell)
             die_with(parent)
-            _filter_self()
+            load_filter(_ALLOW_ALL)
             os.write(tell, b"+")
             signal.pause()
         os._exit(1)
@@ -161,13 +187,3 @@ def why_not_readable() -> str:
 
 
 _ALLOW_ALL = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)  # BPF_RET | BPF_K, SECCOMP_RET_ALLOW
-
-
-def _filter_self() -> None:
-    """Load a filter that allows everything (prctl(2), seccomp(2))."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    code = ctypes.create_string_buffer(_ALLOW_ALL, len(_ALLOW_ALL))
-    program = struct.pack("@HP", 1, ctypes.addressof(code))  # struct sock_fprog
-    libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
-    if libc.prctl(22, 2, program, 0, 0) != 0:  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
-        raise OSError(ctypes.get_errno(), "prctl")

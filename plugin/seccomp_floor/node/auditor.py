@@ -23,7 +23,7 @@ from dataclasses import replace
 from seccomp_floor.decide import Reason, decide
 from seccomp_floor.errors import InputError, SeccompFloorError
 from seccomp_floor.floor import Mode, OnBreach, Policy
-from seccomp_floor.node.audit import Finding, Read, Reading, read_processes
+from seccomp_floor.node.audit import Finding, Read, Reading, RestlessError, read_processes
 from seccomp_floor.node.judging import Judging
 from seccomp_floor.node.logs import event, printable
 from seccomp_floor.node.policy_store import PolicyStore
@@ -44,9 +44,9 @@ AGAIN_SECONDS = 60.0
 SETTLE_SECONDS, SETTLE_TRIES = 5.0, 50
 """How long a container may take from its start until the runtime has loaded its filter, and how often it is looked at till then."""
 
-KILL_PASSES = 100
+KILL_PASSES, KILL_LOOKS = 100, 3
 """Looks for processes of a container that is being killed: one that forks as fast as it can is soon through with that, since all it
-has are killed at each."""
+has are killed at each. It has gone when nobody was seen for so many looks."""
 
 IGNORES = "its runtime does not load seccomp sections, or is not known to"
 LATE = "its runtime loads the filter when nobody can ask any more; audited right after the start"
@@ -157,7 +157,7 @@ class Auditor:
             ]
             for record in waiting:
                 if record.id in self._stacks:
-                    await self._rejudge(record)
+                    await self._rejudge(record.id)
             await self.audit_found([record.id for record in waiting if record.id not in self._stacks])
 
     async def _audit_running(self, identity: str, pids: Sequence[int]) -> None:
@@ -169,7 +169,13 @@ class Auditor:
             self._records.update(identity, protection=Protection.UNSUPPORTED, detail=IGNORES)
             return
         try:
-            readings = await asyncio.to_thread(read_processes, pids, self._read)
+            readings = await asyncio.to_thread(
+                read_processes, pids, self._read, lambda: by_container([identity]).get(identity, [])
+            )
+        except RestlessError as error:
+            self._state.audits["unreadable"] += 1
+            self.unverified(identity, str(error))
+            return
         except PtraceError as error:
             self._state.audits["unreadable"] += 1
             self._records.update(identity, detail=printable(f"not audited: {error}"))
@@ -187,6 +193,10 @@ class Auditor:
             self._unjudged(record, error)
             return
         self._state.audits[_result(finding)] += 1
+        now = self._records.get(record.id)
+        if now is None or now.protection is Protection.ENDED:
+            return
+        record = now
         if finding.holds:
             pause = max(reading.pause for reading in readings)
             self._verified(record.id, finding, pause, limits(readings[0].pid))
@@ -248,14 +258,15 @@ class Auditor:
         """A new policy is in force: decide about each container anew, and judge by it what was read under an earlier one. Nothing
         that was right is a breach for that."""
         unread = []
-        for record in self._records:
-            if record.protection is Protection.ENDED or record.reason == Reason.OWN_POD:
+        for identity in self._records.identities():
+            before = self._records.get(identity)
+            if before is None or before.protection is Protection.ENDED or before.reason == Reason.OWN_POD:
                 continue
-            decided = self._redecided(record)
-            if decided.floored and decided.id in self._stacks:
-                await self._rejudge(decided)
-            elif _to_be_audited(decided) and decided.pid and decided.protection is not record.protection:
-                unread.append(decided.id)
+            decided = self._redecided(before)
+            if decided.floored and identity in self._stacks:
+                await self._rejudge(identity)
+            elif _to_be_audited(decided) and decided.pid and decided.protection is not before.protection:
+                unread.append(identity)
         await self.audit_found(unread)
 
     def _redecided(self, record: Record) -> Record:
@@ -275,12 +286,16 @@ class Auditor:
             changed = replace(changed, protection=Protection.UNVERIFIED, detail=detail)
         return self._records.replace(changed)
 
-    async def _rejudge(self, record: Record) -> None:
+    async def _rejudge(self, identity: str) -> None:
         """By what was read of it before."""
         try:
-            finding, policy = await self._judge_stacks(self._stacks[record.id], PATIENT_SECONDS)
+            finding, policy = await self._judge_stacks(self._stacks[identity], PATIENT_SECONDS)
         except SeccompFloorError as error:
-            self._unjudged(record, error)
+            if (record := self._records.get(identity)) is not None:
+                self._unjudged(record, error)
+            return
+        record = self._records.get(identity)  # as it stands now: it may have ended, or be found open, meanwhile
+        if record is None or record.protection is Protection.ENDED:
             return
         if finding.holds:
             stands = _verified_as(finding)
@@ -334,11 +349,13 @@ class Auditor:
     async def _kill(self, record: Record) -> None:
         """End every process of the container, those too that it starts meanwhile; by descriptors, so that a pid that is used anew
         is not hit."""
+        seen = 0
         for _ in range(KILL_PASSES):
             processes = await asyncio.to_thread(by_container, [record.id])
-            if not processes:
+            seen = 0 if processes else seen + 1
+            if seen == KILL_LOOKS:
                 break
-            for pid in processes[record.id]:
+            for pid in processes.get(record.id, ()):
                 with suppress(OSError):
                     process = os.pidfd_open(pid)
                     try:

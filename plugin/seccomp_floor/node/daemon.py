@@ -13,7 +13,7 @@ import itertools
 import logging
 import os
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -127,11 +127,11 @@ class Daemon:
             self._self_test(),
             self._tell_when_ready(),
             self._face_people(),
-            self._policies.watch(self._reload),
-            self._reload_on_hang_up(),
-            self._auditor.look_again(),
-            self._watch_runtimes(),
-            self._succession.watch(lambda: sweep(self._options.nri_socket)),
+            _for_ever(lambda: self._policies.watch(self._reload)),
+            _for_ever(self._reload_on_hang_up),
+            _for_ever(self._auditor.look_again),
+            _for_ever(self._watch_runtimes),
+            _for_ever(lambda: self._succession.watch(lambda: sweep(self._options.nri_socket))),
         )
         for part in work:
             self._spare(part)
@@ -280,3 +280,13 @@ class Daemon:
     def _helper_ended(self, helper: asyncio.Task[None]) -> None:
         if not helper.cancelled() and (error := helper.exception()) is not None:
             log.error("a part of the daemon has failed, the session goes on", exc_info=error)
+
+
+async def _for_ever(watch: Callable[[], Coroutine[object, object, None]]) -> None:
+    """Watch, whatever goes wrong: a node that no longer heeds its policy file would look like one that does."""
+    while True:
+        try:
+            await watch()
+        except Exception:
+            log.exception("a watch of the daemon's has failed, and begins again")
+            await asyncio.sleep(AGAIN_SECONDS)

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
-from seccomp_floor.confine import Child, ConfinedError, TooSlow, error_answer, read_answer
+from seccomp_floor.confine import Child, ConfinedError, TooSlow, error_answer, read_answer, under
 
 __all__ = ["ForkServer"]
 
@@ -196,6 +196,27 @@ class _Server:
         self.peer.sendall(_HEADER.pack(number, len(data)) + data)
 
 
+_NOT_FOR_JUDGES = (
+    "accept accept4 bind connect listen recvmsg sendmsg sendmmsg sendto socket socketcall socketpair "
+    "kill pidfd_getfd pidfd_open pidfd_send_signal process_vm_readv process_vm_writev ptrace rt_sigqueueinfo rt_tgsigqueueinfo "
+    "tgkill tkill clone clone3 execve execveat fork vfork "
+    "add_key bpf io_uring_enter io_uring_register io_uring_setup keyctl mount name_to_handle_at open_by_handle_at perf_event_open "
+    "request_key setns unshare userfaultfd"
+)
+"""System calls that a child has no use for, and that whoever takes it over would begin with: it is nobody, as others on the host
+are, and in the host's namespaces where the daemon is."""
+
+
+def _judges_filter() -> bytes:
+    from seccomp_floor.abi import this_machine
+    from seccomp_floor.bpf.compile import compile_profile
+    from seccomp_floor.bpf.program import encode
+    from seccomp_floor.profile import Action, Profile, Syscall
+
+    denied = Syscall(tuple(_NOT_FOR_JUDGES.split()), Action.ERRNO)
+    return encode(compile_profile(Profile(Action.ALLOW, syscalls=(denied,)), this_machine()))
+
+
 def main() -> None:
     """The server's process: its standard input is the socket."""
     # Signals to the daemon's whole group are the daemon's to heed: it may still be judging while it ends.
@@ -204,6 +225,7 @@ def main() -> None:
 
     import seccomp_floor.judge  # noqa: F401 (loaded once, here, and there in every child)
 
+    under(_judges_filter())
     with suppress(ConnectionError):
         _Server(socket.socket(fileno=0)).serve()
 

@@ -38,7 +38,9 @@ SHARE = 0.5
 be on its way."""
 TOO_SLOW_SECONDS, TOO_SLOW_TRIES = 60.0, 2
 """How long a profile that took too long is refused without another try, since each try holds up every creation on the node; and
-how often in a row it has to be, since the node may have been busy, or the daemon stopped."""
+how often in a row it has to be, since the daemon may have been stopped."""
+BURNT = 0.5
+"""The part of its time that a judgement must have been computing, for it to count: on a busy node any profile is late."""
 
 T = TypeVar("T")
 
@@ -154,7 +156,8 @@ class Judging:
             late = TooSlow(
                 f"its seccomp profile was not judged within {limit:g} s: too intricate, or the node too busy"
             )
-            tries = self._slow[question] = self._slow.pop(question, 0) + 1
+            intricate = error.burnt > limit * BURNT
+            tries = self._slow[question] = self._slow.pop(question, 0) + intricate
             if tries >= TOO_SLOW_TRIES:
                 table.put(question, late, TOO_SLOW_SECONDS)
             if len(self._slow) > MOST_KEPT:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from seccomp_floor.abi import Abi
 from seccomp_floor.bpf.program import Program, encode
 from seccomp_floor.doors import Door
+from seccomp_floor.process import load_filter
 
 __all__ = ["Knock", "knock"]
 
@@ -54,7 +55,7 @@ def knock(program: Program, doors: Iterable[Door], native: Abi) -> list[Knock]:
     child = os.fork()
     if child == 0:
         with suppress(BaseException):
-            _load(program)
+            load_filter(encode(program))
             os.write(tell, bytes([0]) + bytes(min(call(door, high), 255) for door, high, call in chosen))
         os._exit(0)
     os.close(tell)
@@ -109,17 +110,3 @@ def _int_80(door: Door, high: int) -> int:
         answer: int = call(door.number, *_arguments(door, high))
         del call, start
     return -answer if answer < 0 else 0
-
-
-def _load(program: Program) -> None:
-    """seccomp(2), for this process alone."""
-    code = encode(program)
-    buffer = ctypes.create_string_buffer(code, len(code))
-
-    class Fprog(ctypes.Structure):
-        _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
-    if libc.prctl(22, 2, ctypes.byref(Fprog(len(program), ctypes.addressof(buffer))), 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_SECCOMP)")

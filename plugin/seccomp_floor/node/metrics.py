@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from socketserver import TCPServer, ThreadingMixIn
+from threading import BoundedSemaphore, Thread, Timer
 from typing import TYPE_CHECKING, Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -24,6 +29,9 @@ if TYPE_CHECKING:
     from seccomp_floor.node.policy_store import PolicyStore
 
 __all__ = ["StateCollector", "serve_metrics"]
+
+MOST_SCRAPES, SCRAPE_SECONDS = 8, 5.0
+"""How many connections there may be to the metrics' port, and for how long each."""
 
 # Results that are there from the start, with 0: what begins with 1 shows no increase.
 _PROOFS = ("proven", "refuted", "failed", "too-slow")
@@ -180,6 +188,58 @@ class StateCollector(Collector):
         yield latency
 
 
+class _Handler(WSGIRequestHandler):
+    timeout = SCRAPE_SECONDS
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (http.server's signature)
+        """Whoever asks, and what, is not for the log."""
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """Anyone who reaches the port may connect, so that connections are few and short-lived: they would take the daemon's
+    descriptors and threads, and with them the node's containers."""
+
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        if ":" in address[0]:
+            self.address_family = socket.AF_INET6
+        self._free = BoundedSemaphore(MOST_SCRAPES)
+        super().__init__(address, _Handler)
+
+    def server_bind(self) -> None:
+        """As the base class, which then asks the name service what this host is called."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.setup_environ()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """In a thread of its own, if one is to be had."""
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """What a thread does."""
+        ended = Timer(SCRAPE_SECONDS, _hang_up, (request,))  # however slowly the other end sends
+        ended.daemon = True
+        ended.start()
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            ended.cancel()
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """The other end has gone, or never spoke HTTP."""
+
+
+def _hang_up(connection: socket.socket) -> None:
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
 def serve_metrics(address: tuple[str, int], collector: Collector) -> Callable[[], None]:
     """Answer scrapes at that host and port; what is returned ends it.
 
@@ -188,9 +248,11 @@ def serve_metrics(address: tuple[str, int], collector: Collector) -> Callable[[]
     registry = CollectorRegistry(auto_describe=False)
     registry.register(collector)
     try:
-        server, _ = start_http_server(address[1], address[0], registry)
+        server = _Server(address)
     except OSError as error:
         raise SeccompFloorError(f"metrics on {address[0]}:{address[1]}: {error.strerror or error}") from error
+    server.set_app(make_wsgi_app(registry))
+    Thread(target=server.serve_forever, name="metrics", daemon=True).start()
 
     def stop() -> None:
         server.shutdown()

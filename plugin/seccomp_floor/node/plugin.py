@@ -70,6 +70,10 @@ class TooLargeError(SeccompFloorError):
     """A section that is not read, since that would keep every other container of the node waiting."""
 
 
+class ForgedError(SeccompFloorError):
+    """A container that says of itself what only a daemon may say of it."""
+
+
 class UnseenError(SeccompFloorError):
     """A container that will run with filters that cannot be read before."""
 
@@ -190,15 +194,16 @@ class NodePlugin(Handlers):
 
     async def validate_container_adjustment(self, request: nri.ValidateContainerAdjustmentRequest) -> None:
         with self._state.request("ValidateContainerAdjustment"):
-            record = self._records.get(request.container.id)
-            if record is not None and record.deferred:
-                if mark_of(request.adjust.annotations) is not None:
-                    return
-                error = SeccompFloorError(f"annotation {MARK} is for the daemon to make: remove it from the pod")
-                self._refuse(request.pod, request.container, error)
             policy = self._policies.policy
             pod, container = request.pod, request.container
-            if policy.mode is not Mode.ENFORCE or not self._decide(pod, container, policy).floored:
+            record = self._records.get(container.id)
+            if policy.mode is not Mode.ENFORCE:
+                return
+            if record is not None and record.deferred:
+                if mark_of(request.adjust.annotations) is None:
+                    self._refuse(pod, container, ForgedError(f"annotation {MARK} is for the daemon to make: remove it"))
+                return
+            if not self._decide(pod, container, policy).floored:
                 return
             try:
                 self._refuse_replaced(request.adjust.annotations)

@@ -16,7 +16,7 @@ from seccomp_floor.confine import ConfinedError, TooSlow
 from seccomp_floor.errors import SeccompFloorError
 from seccomp_floor.floor import Policy
 from seccomp_floor.node.logs import event
-from seccomp_floor.policy_file import DEFAULT_PATH, load_policy
+from seccomp_floor.policy_file import DEFAULT_PATH, UnreadablePolicyError, load_policy
 
 __all__ = ["PolicyStore"]
 
@@ -83,7 +83,9 @@ class PolicyStore:
             if policy != self.policy:
                 await accept(policy)
         except SeccompFloorError as error:
-            if isinstance(error, (ConfinedError, TooSlow)):  # no fault of the policy's: it is tried again
+            if isinstance(
+                error, (ConfinedError, TooSlow, UnreadablePolicyError)
+            ):  # no fault of what it says: once more
                 self._seen = _Print(None)
             if str(error) == self.error:
                 return

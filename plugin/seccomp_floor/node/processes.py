@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Container, Iterable
 from pathlib import Path
 
-from seccomp_floor.node.ptrace import GoneError
+from seccomp_floor.node.ptrace import GoneError, PtraceError, proc_status
 
 __all__ = ["by_container", "container_of", "in_own_namespace", "limits", "threads"]
 
@@ -35,7 +35,7 @@ def by_container(containers: Iterable[str]) -> dict[str, list[int]]:
 
 def container_of(pid: int, containers: Container[str]) -> str | None:
     """Which of these containers the process belongs to."""
-    for line in _cgroups(pid).splitlines():
+    for line in _cgroups(pid).split("\n"):
         for part in filter(None, line.rpartition(":")[2].split("/")):
             identity = part.removesuffix(".scope").rpartition("-")[2]
             if identity in containers:
@@ -46,20 +46,21 @@ def container_of(pid: int, containers: Container[str]) -> str | None:
 
 
 def threads(pid: int) -> list[int]:
-    """The threads of a process, its first among them. :raises GoneError: it has ended."""
+    """The threads of a process, its first among them. :raises GoneError: it has ended. :raises PtraceError: nobody can tell"""
     try:
         return sorted(int(name) for name in os.listdir(f"/proc/{pid}/task"))  # noqa: PTH208
-    except OSError as error:
+    except (FileNotFoundError, ProcessLookupError) as error:
         raise GoneError(f"process {pid} has ended") from error
+    except OSError as error:
+        raise PtraceError(f"process {pid}: {error.strerror}") from error
 
 
 def limits(pid: int) -> tuple[str, ...]:
     """What the process may do that no filter of its own can keep the floor from: the words are for people."""
     try:
-        status = Path(f"/proc/{pid}/status").read_text(errors="replace")
-    except OSError:
+        values = proc_status(f"/proc/{pid}/status")
+    except PtraceError:
         return ()
-    values = dict(line.partition(":")[::2] for line in status.splitlines())
     bounding = int(values.get("CapBnd", "0"), 16)
     found = []
     if bounding >> _CAP_SYS_ADMIN & 1:
@@ -79,10 +80,9 @@ def in_own_namespace(path: str) -> bool:
     pid = path.removeprefix("/proc/").removesuffix("/ns/pid")
     try:
         if pid.isdecimal():
-            status = Path(f"/proc/{pid}/status").read_text(errors="replace")
-            return any(line.split() == ["NSpid:", pid] for line in status.splitlines())
+            return proc_status(f"/proc/{pid}/status").get("NSpid", "").split() == [pid]
         return Path(path).stat().st_ino == Path("/proc/self/ns/pid").stat().st_ino
-    except OSError:
+    except (OSError, PtraceError):
         return False
 
 

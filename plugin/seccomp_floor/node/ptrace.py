@@ -20,7 +20,7 @@ from pathlib import Path
 
 from seccomp_floor.errors import SeccompFloorError
 
-__all__ = ["Filters", "GoneError", "PtraceError", "ThreadSeccomp", "read_filters", "thread_seccomp"]
+__all__ = ["Filters", "GoneError", "PtraceError", "ThreadSeccomp", "proc_status", "read_filters", "thread_seccomp"]
 
 # include/uapi/linux/ptrace.h
 _SEIZE, _INTERRUPT, _DETACH, _GET_FILTER = 0x4206, 0x4207, 17, 0x420C
@@ -71,19 +71,31 @@ class ThreadSeccomp:
 
 
 def thread_seccomp(tid: int, pid: int | None = None) -> ThreadSeccomp:
-    """:raises GoneError: there is no such thread."""
+    """:raises GoneError: there is no such thread. :raises PtraceError: as :func:`proc_status`"""
     path = f"/proc/{tid}/status" if pid is None else f"/proc/{pid}/task/{tid}/status"
-    try:
-        text = Path(path).read_text(errors="replace")
-    except OSError as error:
-        raise GoneError(f"process {tid}: {error.strerror}") from error
-    values = dict(line.partition(":")[::2] for line in text.splitlines())
+    values = proc_status(path)
     return ThreadSeccomp(
         mode=int(values.get("Seccomp", "0")),
         filters=int(values.get("Seccomp_filters", "0")),
         no_new_privileges=values.get("NoNewPrivs", "0").strip() == "1",
         state=values.get("State", "").strip()[:1],
     )
+
+
+def proc_status(path: str) -> dict[str, str]:
+    """The fields of a status file of /proc. A process chooses its own name, the first of them; the kernel escapes in it only what
+    ends a line.
+
+    :raises GoneError: there is no such process or thread any more
+    :raises PtraceError: it cannot be looked at for another reason
+    """
+    try:
+        text = Path(path).read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise GoneError(f"{path}: {error.strerror}") from error
+    except OSError as error:
+        raise PtraceError(f"{path}: {error.strerror}") from error
+    return dict(line.partition(":")[::2] for line in text.split("\n"))
 
 
 def read_filters(tid: int) -> Filters:

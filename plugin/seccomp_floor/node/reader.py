@@ -25,7 +25,7 @@ from threading import Lock, Thread
 from typing import Any
 
 from seccomp_floor import plain
-from seccomp_floor.confine import error_answer, read_answer
+from seccomp_floor.confine import ConfinedError, error_answer, read_answer
 from seccomp_floor.errors import SeccompFloorError
 from seccomp_floor.node.audit import why_not_readable
 from seccomp_floor.node.notify import notify
@@ -145,20 +145,23 @@ class Reader:
                 os.waitpid(self._pid, 0)
 
     def _ask(self, number: int) -> Any:
-        ours, theirs = socket.socketpair()
-        with ours:
-            with theirs:
-                self._send(_REQUEST.pack(number), theirs)
-            ours.settimeout(SECONDS)
-            received = bytearray()
-            try:
+        received = bytearray()
+        try:
+            ours, theirs = socket.socketpair()
+            with ours:
+                with theirs:
+                    self._send(_REQUEST.pack(number), theirs)
+                ours.settimeout(SECONDS)
                 while data := ours.recv(1 << 18):
                     received += data
-            except OSError as error:
-                raise ReaderError(f"the process that reads filters does not answer: {error}") from error
+        except OSError as error:
+            raise ReaderError(f"the process that reads filters does not answer: {error}") from error
         if not received:
             raise ReaderError("the process that reads filters has ended")
-        return read_answer(bytes(received))
+        try:
+            return read_answer(bytes(received))
+        except ConfinedError as error:
+            raise ReaderError("the process that reads filters has ended in the middle of its answer") from error
 
     def _send(self, request: bytes, answer: socket.socket) -> None:
         with self._connecting:

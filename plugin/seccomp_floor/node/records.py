@@ -125,6 +125,10 @@ class Records:
     def __iter__(self) -> Iterator[Record]:
         return iter(tuple(self._containers.values()))  # a copy: metrics are read from another thread
 
+    def identities(self) -> list[str]:
+        """Of all containers, nascent ones too."""
+        return [*self._containers, *self._nascent]
+
     def __len__(self) -> int:
         return len(self._containers)
 
