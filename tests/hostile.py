@@ -127,8 +127,8 @@ def attempts() -> dict[str, int]:
     for name, number, arguments in (
         ("socket", 41, (40, 1, 0)),  # AF_VSOCK
         ("socket (netlink)", 41, (16, 3, 0)),
-        ("kill", 62, (os.getppid(), 0)),
-        ("ptrace", 101, (0x4206, os.getppid(), 0, 0)),  # PTRACE_SEIZE
+        ("kill", 62, (os.getpid(), 0)),  # which it may without a filter
+        ("ptrace", 101, (0, 0, 0, 0)),  # PTRACE_TRACEME: likewise
         ("fork", 57, ()),
         ("io_uring_setup", 425, (1, 0)),
     ):

@@ -13,6 +13,8 @@ __all__ = [
     "CAP_SETGID",
     "CAP_SETUID",
     "CAP_SYSLOG",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_PTRACE",
     "close_all_but",
     "die_with",
     "keep_only",
@@ -20,7 +22,7 @@ __all__ = [
 ]
 
 # include/uapi/linux/capability.h
-CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_SYSLOG, CAP_AUDIT_READ = 5, 6, 7, 34, 37
+CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_SYSLOG, CAP_AUDIT_READ = 5, 6, 7, 19, 21, 34, 37
 _VERSION_3 = 0x2008_0522
 _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38  # include/uapi/linux/prctl.h
 _SECCOMP_MODE_FILTER = 2

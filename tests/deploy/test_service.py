@@ -120,7 +120,7 @@ def test_that_is_enough_to_enforce_and_to_audit(service: Service) -> None:
 
 def test_runtimes_are_tried_as_well(service: Service) -> None:
     *_, node = rows(service)
-    assert list(node["runtimes"].values()) == ["closed, read from the kernel"]  # type: ignore[attr-defined]
+    assert list(node["runtimes"].values()) == ["as proven, read from the kernel"]  # type: ignore[attr-defined]
 
 
 def test_without_its_reader_the_daemon_starts_nothing(service: Service) -> None:

@@ -7,11 +7,9 @@ runs the program under the filter that the unit's settings ask for, as far as th
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import socket
-import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +18,7 @@ from pathlib import Path
 from seccomp_floor.abi import this_machine
 from seccomp_floor.bpf.compile import compile_profile
 from seccomp_floor.bpf.program import encode
+from seccomp_floor.process import load_filter
 from seccomp_floor.profile import Action, Arg, Operator, Profile, Syscall
 
 UNITS = Path(__file__).parents[2] / "deploy" / "systemd"
@@ -83,20 +82,10 @@ def profile(unit: Path) -> Profile | None:
     return Profile(default_action=Action.ERRNO, default_errno_ret=EPERM, syscalls=tuple(rules))
 
 
-def load(filters: Profile) -> None:
-    """Put this process under it."""
-    code = encode(compile_profile(filters, this_machine()))
-    buffer = ctypes.create_string_buffer(code, len(code))
-    fprog = struct.pack("@HP", len(code) // 8, ctypes.addressof(buffer))
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, fprog, 0, 0):
-        raise OSError(ctypes.get_errno(), "prctl")
-
-
 def main() -> None:
     """Become the program."""
     if (filters := profile(Path(sys.argv[1]))) is not None:
-        load(filters)
+        load_filter(encode(compile_profile(filters, this_machine())))
     os.execv(sys.argv[2], sys.argv[2:])  # noqa: S606
 
 

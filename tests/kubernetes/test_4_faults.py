@@ -164,7 +164,7 @@ def test_a_new_image_is_rolled_out(deployed: Deployment, builder: ImageBuilder) 
 
 
 def test_a_new_policy_is_rolled_out_and_taken_back(deployed: Deployment) -> None:
-    """Two daemons with different floors: the older leads until it leaves, and neither has to be refused for that."""
+    """Two daemons with different floors: the older decides until it leaves, and neither has to be refused for that."""
     old, deployed.policy = deployed.policy, POLICY + "floor: {syscalls: {mkdirat: EPERM, mkdir: EPERM}}\n"
     with fault(deployed, "new policy rolled out") as outcome:
         deployed.apply()

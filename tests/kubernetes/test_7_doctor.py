@@ -24,7 +24,7 @@ def enforcing(deployed: Deployment) -> Deployment:
         node = deployed.status()["node"]
         return bool(node["mode"] == "enforce" and node["runtimes"] and not node["standing_by"])
 
-    until("the daemon leads, and its runtimes are tried", tried)
+    until("its runtimes are tried", tried)
     return deployed
 
 

@@ -206,7 +206,7 @@ WEAKER = "floor: {socketFamilies: {deny: [AF_VSOCK]}}\n"
 
 
 def created_by(old: Daemon, new: Daemon, load: Load, fault: str) -> None:
-    """The old one leads until it leaves; none is refused for their disagreement, and at most one for the leave."""
+    """The old one decides until it leaves; none is refused for their disagreement, and at most one for the leave."""
     with load.running():
         new.wait_for("another daemon serves")
         until(new, lambda status: status.node.standing_by)
@@ -218,7 +218,7 @@ def created_by(old: Daemon, new: Daemon, load: Load, fault: str) -> None:
     assert len(load.refused) <= 1, load.refused
     node_status = status(new).node
     assert (node_status.ready, node_status.standing_by) == (True, False)
-    OUTCOMES.append(Outcome(fault, "the older leads until it leaves", load, load.recovery(begun)))
+    OUTCOMES.append(Outcome(fault, "the older decides until it leaves", load, load.recovery(begun)))
 
 
 def test_two_daemons_and_one_leaves(node: Node, load: Load) -> None:

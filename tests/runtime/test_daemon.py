@@ -44,7 +44,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 def test_its_containers_are_under_the_floor(node: Node, seccomp: object, no_new_privileges: bool) -> None:
     """Read from the kernel before their start, or right after it where the filter is not there before."""
     with node.daemon() as daemon:
-        until(daemon, lambda status: status.node.runtimes.get("crun") == "closed, read from the kernel")
+        until(daemon, lambda status: status.node.runtimes.get("crun") == "as proven, read from the kernel")
         pod = node.create_pod(handler="crun")
         container = node.create_container(pod, seccomp=seccomp, no_new_privileges=no_new_privileges)
         container.start()

@@ -17,11 +17,13 @@ import pytest
 from seccomp_floor.abi import this_machine
 from seccomp_floor.bpf.compile import compile_profile
 from seccomp_floor.bpf.program import encode
+from seccomp_floor.confine import ConfinedError
 from seccomp_floor.decide import Decision, Reason
 from seccomp_floor.errors import SeccompFloorError
-from seccomp_floor.floor import Policy
+from seccomp_floor.floor import Policy, policy_digest
 from seccomp_floor.judge import judge
 from seccomp_floor.node import auditor as module
+from seccomp_floor.node.audit import Reading
 from seccomp_floor.node.auditor import Auditor
 from seccomp_floor.node.forkserver import ForkServer
 from seccomp_floor.node.judging import Judging
@@ -66,6 +68,7 @@ class World:
             Container(id=identity, name=identity, pid=os.getpid()),
         )
         record = Record.of(pod, container, Decision(True, Reason.SELECTED, ""), Protection.UNVERIFIED)
+        record = replace(record, policy=policy_digest(self.policies.policy))
         record = replace(record, **changes)  # type: ignore[arg-type]
         self.state.records.put(record)
         self.stacks[identity] = stack
@@ -201,7 +204,7 @@ def test_a_breach_outlives_a_policy(run: Callable[[Story], None]) -> None:
 
 def test_what_was_created_under_another_policy_is_no_breach(run: Callable[[Story], None]) -> None:
     async def story(world: World) -> None:
-        world.add("other", ALLOW, inherited=True)
+        world.add("other", ALLOW, policy="another")
         await world.auditor.audit_found(["other"])
         assert world.stands("other").protection is Protection.OUTDATED
         assert world.state.breaches == 0
@@ -300,11 +303,51 @@ def test_a_container_in_the_making_is_decided_about_anew(run: Callable[[Story], 
     """It was exempt when it was created, and is not when it starts: it must not slip through between the two."""
 
     async def story(world: World) -> None:
-        made = world.add("nascent", ALLOW, protection=Protection.EXEMPT, floored=False)
+        made = world.add("nascent", ALLOW, protection=Protection.EXEMPT, floored=False, policy="earlier")
         world.state.records.remove("nascent")
         world.state.records.expect(replace(made, pid=0))
         await world.policy("version: 1\nmode: enforce\nonUnprovable: admit\n")
         found = world.stands("nascent")
-        assert (found.floored, found.protection, found.inherited) == (True, Protection.UNVERIFIED, True)
+        assert (found.floored, found.protection) == (True, Protection.UNVERIFIED)
+        assert found.inherited(world.policies.policy)
+
+    run(story)
+
+
+def test_what_is_open_is_open_whatever_the_rest_is(run: Callable[[Story], None]) -> None:
+    """A thread with a filter that nobody can judge hides no other one."""
+
+    async def story(world: World) -> None:
+        record = world.add("mixed", ALLOW)
+        readings = [Reading(1, 1, (NONSENSE,), 0.0), Reading(1, 2, (ALLOW,), 0.0)]
+        assert await world.auditor._conclude(record, readings, whole=True)
+        assert world.stands("mixed").protection is Protection.BREACHED
+
+    run(story)
+
+
+def test_a_judgement_that_is_made_up_for_is_as_good_as_the_first(
+    run: Callable[[Story], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that was too busy to judge it is no reason to call an open container anything else."""
+
+    async def story(world: World) -> None:
+        asked = Judging.filters
+
+        async def busy(_self: Judging, *_arguments: object) -> object:
+            raise ConfinedError("the daemon was held up")
+
+        world.add("open", ALLOW)
+        monkeypatch.setattr(Judging, "filters", busy)
+        await world.auditor.audit_found(["open"])
+        assert world.stands("open").protection is Protection.UNVERIFIED
+        monkeypatch.setattr(Judging, "filters", asked)
+        monkeypatch.setattr(module, "AGAIN_SECONDS", 0.05)
+        looking = asyncio.create_task(world.auditor.look_again())
+        async with asyncio.timeout(10):
+            while world.stands("open").protection is Protection.UNVERIFIED:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        looking.cancel()
+        assert (world.stands("open").protection, world.stands("open").detail) == (Protection.BREACHED, "killed")
 
     run(story)

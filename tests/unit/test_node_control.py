@@ -74,9 +74,7 @@ def test_a_change_of_health_is_told_to_those_who_watch(tmp_path: Path) -> None:
             if len(said) == 2:
                 break
         assert said == [KIND.NOT_SERVING, KIND.SERVING]
-        async for answer in watched(path, "nonsense"):
-            assert answer == KIND.SERVICE_UNKNOWN
-            break
+        assert await anext(watched(path, "nonsense")) == KIND.SERVICE_UNKNOWN
         await server.stop()
 
     asyncio.run(story())

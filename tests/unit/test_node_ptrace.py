@@ -9,7 +9,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
@@ -20,10 +20,10 @@ from seccomp_floor.bpf.program import encode
 from seccomp_floor.doors import doors
 from seccomp_floor.floor import Floor, Policy
 from seccomp_floor.judge import judge
-from seccomp_floor.node import ptrace
+from seccomp_floor.node import audit, ptrace
 from seccomp_floor.node.audit import RestlessError, judge_filters, read_process, read_processes, why_not_readable
 from seccomp_floor.node.kernel_probe import knock
-from seccomp_floor.node.ptrace import GoneError, PtraceError, read_filters, thread_seccomp
+from seccomp_floor.node.ptrace import Filters, GoneError, PtraceError, read_filters, thread_seccomp
 from seccomp_floor.profile import Action, Profile
 
 pytestmark = [
@@ -281,9 +281,40 @@ def test_a_thread_with_another_filter_of_the_same_number_is_read_as_well() -> No
 
 def test_processes_that_end_faster_than_they_are_read_are_not_said_to_hold_anything() -> None:
     """Whoever is there by the time that they are listed again may be read; whoever never is, nobody can tell of."""
-    gone = [4194303]  # pid_max is at most 2**22
+    gone = 4194303  # pid_max is at most 2**22
     with child(lambda: load(ALLOW)) as pid:
-        assert {reading.pid for reading in read_processes([pid, *gone], again=lambda: [pid])} == {pid}
-        with pytest.raises(RestlessError):
-            read_processes([pid, *gone], again=lambda: [pid, *gone])
-        assert {reading.pid for reading in read_processes([pid, *gone])} == {pid}
+        lists = [[pid], [pid, gone]]
+        readings, trouble = read_processes(lists.pop)
+        assert ({reading.pid for reading in readings}, trouble) == ({pid}, None)
+        readings, trouble = read_processes(lambda: [pid, gone])
+        assert {reading.pid for reading in readings} == {pid}
+        assert isinstance(trouble, RestlessError)
+
+
+def test_one_process_that_cannot_be_read_hides_no_other() -> None:
+    """It may be traced by a neighbour of its own, for that very purpose."""
+    with child(lambda: load(ALLOW)) as traced, child(lambda: load(LONGER)) as other:
+
+        def read(tid: int) -> Filters:
+            if tid == traced:
+                raise PtraceError("another tracer holds it")
+            return read_filters(tid)
+
+        readings, trouble = read_processes(lambda: [traced, other], read)
+        assert [reading.filters for reading in readings] == [(LONGER,)]
+        assert str(trouble) == "another tracer holds it"
+
+
+def test_a_container_has_no_more_stacks_than_can_be_kept() -> None:
+    stacks = iter(range(1000))
+    with child(lambda: None) as pid:
+        pids = iter([[pid]] * 10)
+        readings, trouble = read_processes(lambda: next(pids), lambda _: Filters((bytes([next(stacks)]),), 0.0))
+        assert (len(readings), trouble) == (1, None)
+    with ExitStack() as stack:
+        some = [stack.enter_context(child(lambda: None)) for _ in range(3)]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(audit, "MOST_STACKS", 2)
+            readings, trouble = read_processes(lambda: some, lambda _: Filters((bytes([next(stacks)]),), 0.0))
+        assert len(readings) == 2
+        assert "more than 2 different stacks" in str(trouble)

@@ -12,7 +12,7 @@ import signal
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from seccomp_floor.abi import Abi
@@ -39,6 +39,10 @@ Read = Callable[[int], Filters]
 
 PASSES = 5
 """How often threads, or processes, are listed anew because some have ended before they were read."""
+
+
+MOST_STACKS = 64
+"""Different stacks of filters that one container may have: whoever loads more wants the daemon to read them, 256 KiB each."""
 
 
 class RestlessError(PtraceError):
@@ -79,51 +83,57 @@ def read_process(pid: int, read: Read = read_filters) -> tuple[Reading, ...]:
     :raises RestlessError: its threads end faster than they can be read
     :raises PtraceError: as :func:`~seccomp_floor.node.ptrace.read_filters`
     """
-
-    def of(tid: int) -> tuple[Reading, ...]:
-        filters = read(tid)
-        return (Reading(pid, tid, filters.programs, filters.pause),)
-
-    readings = _read_all(f"the threads of process {pid}", lambda: _living_threads(pid), of)
+    readings: dict[int, Reading] = {}
+    for _ in range(PASSES):
+        missed = False
+        for tid in threads(pid):
+            try:
+                if tid not in readings and thread_seccomp(tid, pid).state not in ("Z", "X"):
+                    filters = read(tid)
+                    readings[tid] = Reading(pid, tid, filters.programs, filters.pause)
+            except GoneError:
+                missed = True
+        if not missed:
+            break
+    else:
+        raise RestlessError(f"the threads of process {pid} end faster than they can be read")
     if not readings:
         raise GoneError(f"process {pid} has ended")
-    return readings
+    return tuple(readings.values())
 
 
 def read_processes(
-    pids: Iterable[int], read: Read = read_filters, again: Callable[[], Iterable[int]] | None = None
-) -> tuple[Reading, ...]:
-    """Read several; those that end meanwhile are left out.
+    listed: Callable[[], Iterable[int]], read: Read = read_filters
+) -> tuple[tuple[Reading, ...], PtraceError | None]:
+    """Read all processes of a container, and say what kept one of them from being read, if anything did.
 
-    :param again: lists them once more, where some have ended before they could be read: what they have started may live
-    :raises RestlessError: they end faster than they can be read
-    :raises PtraceError: one of them cannot be read
+    :param listed: lists them; once more where some have ended before they could be read, since what they have started may live
     """
-    first: list[Iterable[int]] = [pids]
-    listed = (lambda: first.pop() if first else again()) if again else (lambda: first.pop() if first else ())
-    return _read_all("its processes", listed, lambda pid: read_process(pid, read))
-
-
-def _living_threads(pid: int) -> list[int]:
-    return [tid for tid in threads(pid) if thread_seccomp(tid, pid).state not in ("Z", "X")]
-
-
-def _read_all(
-    what: str, listed: Callable[[], Iterable[int]], read: Callable[[int], tuple[Reading, ...]]
-) -> tuple[Reading, ...]:
-    """Read each that is listed, until there is a list of which all could be read."""
     readings: dict[int, tuple[Reading, ...]] = {}
+    trouble: PtraceError | None = None
+    stacks: dict[tuple[bytes, ...], tuple[bytes, ...]] = {}
+
+    def known(tid: int) -> Filters:
+        filters = read(tid)
+        if len(stacks) >= MOST_STACKS and filters.programs not in stacks:
+            raise PtraceError(f"its threads have more than {MOST_STACKS} different stacks of filters")
+        return replace(filters, programs=stacks.setdefault(filters.programs, filters.programs))
+
     for _ in range(PASSES):
         missed = False
-        for number in listed():
-            if number not in readings:
+        for pid in listed():
+            if pid not in readings:
                 try:
-                    readings[number] = read(number)
+                    readings[pid] = read_process(pid, known)
                 except GoneError:
                     missed = True
+                except PtraceError as error:
+                    readings[pid], trouble = (), error
         if not missed:
-            return tuple(reading for each in readings.values() for reading in each)
-    raise RestlessError(f"{what} end faster than they can be read")
+            break
+    else:
+        trouble = RestlessError("its processes end faster than they can be read")
+    return tuple(reading for each in readings.values() for reading in each), trouble
 
 
 def judge_filters(filters: Sequence[bytes], floor: Floor, native: Abi) -> Finding:

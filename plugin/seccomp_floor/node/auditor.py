@@ -20,10 +20,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from seccomp_floor.decide import Reason, decide
+from seccomp_floor.decide import Decision, Reason, decide
 from seccomp_floor.errors import InputError, SeccompFloorError
 from seccomp_floor.floor import Mode, OnBreach, Policy
-from seccomp_floor.node.audit import Finding, Read, Reading, RestlessError, read_processes
+from seccomp_floor.node.audit import Finding, Read, Reading, read_processes
 from seccomp_floor.node.judging import Judging
 from seccomp_floor.node.logs import event, printable
 from seccomp_floor.node.policy_store import PolicyStore
@@ -121,7 +121,8 @@ class Auditor:
         self._state.audits[_result(finding)] += 1
         if not finding.holds:
             raise OpenError(finding.text)
-        self._verified(record.id, finding, filters.pause, limits(pid))
+        if (now := self._records.get(record.id)) is not None:
+            self._verified(now, finding, filters.pause, limits(pid))
 
     async def audit_started(self, identity: str, pid: int) -> None:
         """Audit a container whose filter was not there yet when its runtime held it."""
@@ -168,41 +169,56 @@ class Auditor:
         if self._state.unsupported(record.handler):
             self._records.update(identity, protection=Protection.UNSUPPORTED, detail=IGNORES)
             return
-        try:
-            readings = await asyncio.to_thread(
-                read_processes, pids, self._read, lambda: by_container([identity]).get(identity, [])
-            )
-        except RestlessError as error:
-            self._state.audits["unreadable"] += 1
-            self.unverified(identity, str(error))
-            return
-        except PtraceError as error:
-            self._state.audits["unreadable"] += 1
-            self._records.update(identity, detail=printable(f"not audited: {error}"))
-            event(log, logging.WARNING, f"a container cannot be audited: {error}", **record.label)
-            return
-        if readings:
-            await self._conclude(record, readings)
+        first: list[Sequence[int]] = [pids]
 
-    async def _conclude(self, record: Record, readings: Sequence[Reading]) -> None:
-        """Judge a running container, and do what the policy says where it is open."""
+        def listed() -> Sequence[int]:
+            return first.pop() if first else by_container([identity]).get(identity, [])
+
+        readings, trouble = await asyncio.to_thread(read_processes, listed, self._read)
+        is_open = False
+        if readings:
+            is_open = await self._conclude(record, readings, whole=trouble is None)
+        if trouble is not None and not is_open:
+            self._state.audits["unreadable"] += 1
+            self._unknown(identity, f"it cannot be audited: {trouble}")
+
+    async def _conclude(self, record: Record, readings: Sequence[Reading], *, whole: bool) -> bool:
+        """Judge a running container, and do what the policy says. ``whole``: these are all that there are to judge.
+
+        :returns: whether it is open"""
         try:
             finding, policy = await self._judge(record.id, readings, PATIENT_SECONDS)
         except SeccompFloorError as error:
             self._state.audits["unjudged"] += 1
-            self._unjudged(record, error)
-            return
-        self._state.audits[_result(finding)] += 1
-        now = self._records.get(record.id)
-        if now is None or now.protection is Protection.ENDED:
-            return
-        record = now
-        if finding.holds:
+            self._unknown(record.id, f"its filters cannot be judged: {error}")
+            return False
+        if whole or not finding.holds:
+            self._state.audits[_result(finding)] += 1
             pause = max(reading.pause for reading in readings)
-            self._verified(record.id, finding, pause, limits(readings[0].pid))
-        elif policy.mode is not Mode.ENFORCE:
+            await self._stand(record.id, finding, policy, pause, limits(readings[0].pid))
+        return not finding.holds
+
+    async def _stand(
+        self,
+        identity: str,
+        finding: Finding,
+        policy: Policy,
+        pause: float | None = None,
+        found_limits: tuple[str, ...] | None = None,
+    ) -> None:
+        """Put on the record what a judgement means for a container that runs, and do what the policy says where it is open."""
+        record = self._records.get(identity)  # as it is now: it may have ended meanwhile
+        if record is None or record.protection is Protection.ENDED:
+            return
+        if finding.holds:
+            self._verified(record, finding, pause, found_limits)
+        elif policy.mode is Mode.REPORT:
+            self._records.update(record.id, protection=Protection.REPORTED, detail=printable(f"it is {finding.text}"))
+        elif policy.mode is Mode.LOG:
             self.unverified(record.id, finding.text)
-        elif record.inherited:
+        elif record.protection is Protection.BREACHED:
+            pass  # no policy mends that
+        elif record.inherited(policy):
             self.outdated(record.id, finding.text)
         else:
             self.breached(record.id, finding.text)
@@ -223,9 +239,7 @@ class Auditor:
     def outdated(self, identity: str, why: str) -> None:
         """What the kernel holds is not what the policy in force asks, and the container was created under another."""
         detail = printable(f"created under another policy: create it anew. {why}")
-        found = self._records.update(
-            identity, protection=Protection.OUTDATED, detail=detail, audited_at=time.time(), inherited=True
-        )
+        found = self._records.update(identity, protection=Protection.OUTDATED, detail=detail, audited_at=time.time())
         if found is not None:
             event(log, logging.INFO, "a container does not hold what this policy asks", **found.label, detail=detail)
 
@@ -233,22 +247,24 @@ class Auditor:
         """It does not hold what is asked, where the policy denies nothing yet."""
         self._records.update(identity, protection=Protection.UNVERIFIED, detail=printable(why), audited_at=time.time())
 
-    def _unjudged(self, record: Record, error: SeccompFloorError) -> None:
-        detail = printable(f"its filters cannot be judged: {error}")
-        self._records.update(record.id, protection=Protection.UNVERIFIED, detail=detail, audited_at=None)
-        event(log, logging.WARNING, "a container's filters cannot be judged", **record.label, reason=detail)
+    def _unknown(self, identity: str, why: str) -> None:
+        """Nobody can tell what it holds; it is looked at again."""
+        found = self._records.update(identity, protection=Protection.UNVERIFIED, detail=printable(why), audited_at=None)
+        if found is not None:
+            event(log, logging.WARNING, "nobody can tell what a container holds", **found.label, reason=found.detail)
 
-    def _verified(self, identity: str, finding: Finding, pause: float, found_limits: tuple[str, ...]) -> None:
-        record = self._records.get(identity)
-        if record is None:
-            return
+    def _verified(
+        self, record: Record, finding: Finding, pause: float | None, found_limits: tuple[str, ...] | None
+    ) -> None:
+        stands = _verified_as(finding)
+        proven = record.protection in (Protection.PROVEN, stands) and record.detail != LATE
         self._records.update(
-            identity,
-            protection=_verified_as(finding),
-            detail="" if record.protection is Protection.UNVERIFIED or record.detail == LATE else record.detail,
-            audited_at=time.time(),
-            pause=pause,
-            limits=found_limits,
+            record.id,
+            protection=stands,
+            detail=record.detail if proven else "",
+            audited_at=record.audited_at or time.time(),
+            pause=record.pause if pause is None else pause,
+            limits=record.limits if found_limits is None else found_limits,
             open_doors=finding.open_doors,
         )
 
@@ -274,15 +290,17 @@ class Auditor:
         policy = self._policies.policy
         try:
             decision = decide(policy, record.subject)
-        except InputError:  # it makes no more sense than it did
-            return record
-        changed = replace(record, floored=decision.floored, reason=str(decision.reason), inherited=True)
+        except InputError as error:
+            decision = Decision(True, Reason.SELECTED, str(error))
+        changed = replace(record, floored=decision.floored, reason=str(decision.reason))
         if not decision.floored:
             changed = replace(changed, protection=Protection.EXEMPT, detail=detail_of(decision))
-        elif policy.mode is Mode.REPORT and record.audited_at is None:
+        elif record.audited_at is not None:
+            pass  # what was read of it will tell
+        elif policy.mode is Mode.REPORT:
             changed = replace(changed, protection=Protection.REPORTED)
-        elif record.protection in (Protection.EXEMPT, Protection.REPORTED):
-            detail = "created under another policy, which asked nothing of it"
+        elif record.protection not in (Protection.ADMITTED, Protection.UNSUPPORTED, Protection.BREACHED):
+            detail = "created under another policy, and nobody has looked at it under this one"
             changed = replace(changed, protection=Protection.UNVERIFIED, detail=detail)
         return self._records.replace(changed)
 
@@ -291,26 +309,9 @@ class Auditor:
         try:
             finding, policy = await self._judge_stacks(self._stacks[identity], PATIENT_SECONDS)
         except SeccompFloorError as error:
-            if (record := self._records.get(identity)) is not None:
-                self._unjudged(record, error)
-            return
-        record = self._records.get(identity)  # as it stands now: it may have ended, or be found open, meanwhile
-        if record is None or record.protection is Protection.ENDED:
-            return
-        if finding.holds:
-            stands = _verified_as(finding)
-            detail = record.detail if record.protection is stands else ""
-            self._records.update(
-                record.id,
-                protection=stands,
-                detail=detail,
-                audited_at=record.audited_at or time.time(),
-                open_doors=finding.open_doors,
-            )
-        elif policy.mode is Mode.REPORT:
-            self._records.update(record.id, protection=Protection.REPORTED, detail=printable(f"it is {finding.text}"))
-        elif record.protection is not Protection.BREACHED:  # which no policy mends
-            self.outdated(record.id, finding.text)
+            self._unknown(identity, f"its filters cannot be judged: {error}")
+        else:
+            await self._stand(identity, finding, policy)
 
     # What they share
 
@@ -323,12 +324,29 @@ class Auditor:
         return await self._judge_stacks(stacks, seconds)
 
     async def _judge_stacks(self, stacks: Stacks, seconds: float | None) -> tuple[Finding, Policy]:
-        """The worst of what is found, by the policy that is in force when it is found."""
+        """The worst of what is found, by the policy that is in force when it is found: what is open is so whatever the rest is.
+
+        :raises SeccompFloorError: nothing is open, and not all could be judged
+        """
         while True:
             policy = self._policies.policy
-            findings = [await self._judge_stack(stack, policy, seconds) for stack in stacks]
-            if self._policies.policy is policy:
-                return next((finding for finding in findings if not finding.holds), findings[0]), policy
+            worst: Finding | None = None
+            unjudged: SeccompFloorError | None = None
+            for stack in stacks:
+                try:
+                    finding = await self._judge_stack(stack, policy, seconds)
+                except SeccompFloorError as error:
+                    unjudged = error
+                    continue
+                if worst is None or not finding.holds:
+                    worst = finding
+                if not finding.holds:
+                    break
+            if self._policies.policy is not policy:
+                continue
+            if worst is None or (worst.holds and unjudged is not None):
+                raise unjudged or SeccompFloorError("there is nothing to judge")
+            return worst, policy
 
     async def _judge_stack(self, stack: tuple[bytes, ...], policy: Policy, seconds: float | None) -> Finding:
         """What the runtime has loaded comes first, and is one of a few on a node. What a workload has added to it since may be

@@ -210,7 +210,7 @@ class Daemon:
         if self._policies.policy != before:
             self._kernel_log.listen(self._policies.policy.mode is Mode.LOG)
             self._runtimes.look()
-            await self._auditor.rejudge()
+            self._spare(self._auditor.rejudge())  # which may take long: the next policy is not to wait for it
 
     async def _reload_on_hang_up(self) -> None:
         while True:

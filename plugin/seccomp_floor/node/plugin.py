@@ -55,7 +55,7 @@ _SAID = {
     Protection.WATCHED: "container watched: the floor's doors are open and logged",
     Protection.REPORTED: "container left as it is: mode report",
     Protection.EXEMPT: "container not under the floor",
-    Protection.UNVERIFIED: "container not decided about, or not to be seen before it runs",
+    Protection.UNVERIFIED: "container that nobody can look at before it runs",
     Protection.ADMITTED: "container let through with its doors open: no section can be proven for it",
 }
 
@@ -242,17 +242,16 @@ class NodePlugin(Handlers):
         if policy.mode is not Mode.ENFORCE:
             self._auditor.unverified(record.id, str(error))
             return
+        inherited = record.inherited(policy)
         if not isinstance(error, OpenError):
             self._records.update(record.id, protection=Protection.UNVERIFIED, detail=printable(str(error)))
-        elif record.inherited:
+        elif inherited:
             self._auditor.outdated(record.id, str(error))
             error = OpenError(f"it was created under another policy, and lacks what the one in force asks: {error}")
         else:
             error = OpenError(f"the filter that the kernel holds for it is not what was proven: {error}")
             self._auditor.breached(record.id, str(error))
-        another_s = (
-            record.deferred and record.inherited
-        )  # which has proven it by its own policy, and looks at it as well
+        another_s = record.deferred and inherited  # proven by its policy, by which it looks at it as well
         if policy.on_unprovable is not OnUnprovable.ADMIT and not another_s:
             self._refuse(pod, container, error)
 
@@ -320,14 +319,15 @@ class NodePlugin(Handlers):
             decision = self._decision(pod, container, policy)
         except InputError as error:
             decision = Decision(True, Reason.SELECTED, str(error))
-        if not decision.floored:
-            return Record.of(pod, container, decision, Protection.EXEMPT)
-        if policy.mode is Mode.REPORT:
-            return Record.of(pod, container, decision, Protection.REPORTED)
-        record = Record.of(pod, container, decision, Protection.UNVERIFIED)
         mark = mark_of(container.annotations)
-        inherited = self._succession.accompanied if mark is None else mark != policy_digest(policy)
-        return replace(record, detail=why, inherited=inherited)
+        if decision.floored and policy.mode is Mode.ENFORCE:
+            record = replace(Record.of(pod, container, decision, Protection.UNVERIFIED), detail=why, policy=mark)
+        else:  # nothing is asked of it, so that another policy can only find it lacking
+            stands = Protection.UNVERIFIED if decision.floored else Protection.EXEMPT
+            stands = Protection.REPORTED if decision.floored and policy.mode is Mode.REPORT else stands
+            record = Record.of(pod, container, decision, stands)
+            record = replace(record, detail=record.detail or why, policy=mark or policy_digest(policy))
+        return record
 
     def _admitted(self, record: Record, policy: Policy) -> bool:
         """Whether it was let through though nothing could be proven, and may be still."""
@@ -376,12 +376,14 @@ class NodePlugin(Handlers):
             )
 
     def _expect(self, record: Record, level: int = logging.INFO) -> None:
+        if record.policy is None:
+            record = replace(record, policy=policy_digest(self._policies.policy))
         self._records.expect(record)
         self._state.count_decision(record)
         event(
             log,
             level,
-            _SAID[record.protection],
+            "container left to the daemon that has decided about it" if record.deferred else _SAID[record.protection],
             **record.label,
             handler=record.handler,
             reason=record.reason,

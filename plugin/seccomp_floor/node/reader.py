@@ -35,6 +35,8 @@ from seccomp_floor.process import (
     CAP_KILL,
     CAP_SETGID,
     CAP_SETUID,
+    CAP_SYS_ADMIN,
+    CAP_SYS_PTRACE,
     CAP_SYSLOG,
     close_all_but,
     die_with,
@@ -99,10 +101,7 @@ class Reader:
             _live(theirs, parent)
         theirs.close()
 
-        def ended() -> socket.socket:
-            raise ReaderError("the process that reads filters has ended")
-
-        return cls(ended, ours, pid)
+        return cls(lambda: ours, ours, pid)
 
     @classmethod
     def listening(cls, path: Path) -> Reader:
@@ -154,6 +153,8 @@ class Reader:
                 ours.settimeout(SECONDS)
                 while data := ours.recv(1 << 18):
                     received += data
+        except (BrokenPipeError, ConnectionError) as error:
+            raise ReaderError("the process that reads filters has ended") from error
         except OSError as error:
             raise ReaderError(f"the process that reads filters does not answer: {error}") from error
         if not received:
@@ -165,6 +166,9 @@ class Reader:
 
     def _send(self, request: bytes, answer: socket.socket) -> None:
         with self._connecting:
+            if self.child is not None:  # there is no other; that it has ended, if it has, is seen at its socket
+                socket.send_fds(self.child, [request], [answer.fileno()])
+                return
             if self._requests is not None:
                 with suppress(OSError):
                     socket.send_fds(self._requests, [request], [answer.fileno()])
@@ -173,10 +177,7 @@ class Reader:
                 self._requests = None
             # It was started anew: once more, at the other end of another connection.
             self._requests = self._connect()
-            try:
-                socket.send_fds(self._requests, [request], [answer.fileno()])
-            except OSError as error:
-                raise ReaderError(f"the process that reads filters does not answer: {error}") from error
+            socket.send_fds(self._requests, [request], [answer.fileno()])
 
 
 def serve(path: Path) -> None:
@@ -205,6 +206,7 @@ def _live(requests: socket.socket, parent: int) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         close_all_but(requests.fileno())
+        keep_only(CAP_SYS_PTRACE, CAP_SYS_ADMIN)
         die_with(parent)
         _answer_all(requests, why_not_readable())
     finally:

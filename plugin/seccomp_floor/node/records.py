@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from seccomp_floor.decide import Decision, Reason, Subject
+from seccomp_floor.floor import Policy, policy_digest
 from seccomp_floor.node.logs import printable
 from seccomp_floor.node.processes import in_own_namespace
 from seccomp_floor.pb.nri_pb2 import Container, PodSandbox
@@ -29,7 +30,7 @@ class Protection(StrEnum):
     PROVEN = "proven"
     """Its section was proven and handed to the runtime; the kernel's filter has not been read yet."""
     UNVERIFIED = "unverified"
-    """It should be under the floor, and nobody has looked: it ran before the daemon, or was restored from a checkpoint."""
+    """It should be under the floor, and what it holds is not known, or not what was asked: ``detail`` says why."""
     OUTDATED = "outdated"
     """It was created under another policy, and does not hold what the one in force asks: it has to be created anew."""
     BREACHED = "breached"
@@ -55,9 +56,8 @@ class Record:
 
     ``detail`` says in a sentence why it stands as it does; ``limits`` what the floor cannot keep from it, as its processes show;
     ``open_doors`` names the doors that the policy leaves open in its filter; ``uses`` counts the
-    calls through doors that the kernel has logged of it. ``inherited``: it was created under another policy than the one in force,
-    an earlier one's or another daemon's, so that what it lacks is nobody's fault. ``deferred``: another daemon has decided about
-    it.
+    calls through doors that the kernel has logged of it. ``policy``: the digest of the one that was in force when a daemon decided
+    about it, None where none did; ``deferred``: it was another daemon.
 
     ``pid``: of its first process, 0 before there is one. ``pid_namespace``: where its PID namespace is, as the runtime names it
     (``/proc/PID/ns/pid``); "" for one of its own, ``HOST_PIDS`` for the host's.
@@ -76,7 +76,7 @@ class Record:
     protection: Protection
     pid: int = 0
     pid_namespace: str = ""
-    inherited: bool = False
+    policy: str | None = None
     deferred: bool = False
     changes: int = 0
     proven_at: float | None = None
@@ -104,6 +104,10 @@ class Record:
             detail=detail_of(decision),
             protection=protection,
         )
+
+    def inherited(self, policy: Policy) -> bool:
+        """Whether it was created under another policy than this one, so that what it lacks is nobody's fault."""
+        return self.policy is not None and self.policy != policy_digest(policy)
 
     @property
     def label(self) -> dict[str, str]:

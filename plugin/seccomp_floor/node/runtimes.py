@@ -18,7 +18,7 @@ from seccomp_floor.node.audit import Read
 from seccomp_floor.node.judging import Judging
 from seccomp_floor.node.logs import event, printable
 from seccomp_floor.node.policy_store import PolicyStore
-from seccomp_floor.node.state import PROVEN, State
+from seccomp_floor.node.state import NOT_TRIED, PROVEN, State
 from seccomp_floor.profile import Profile
 
 __all__ = ["Runtimes"]
@@ -34,8 +34,6 @@ _VERSIONS = {
     "io.github.seccomp.libseccomp.version": "libseccomp",
 }
 """Annotations of what ``runc features`` and ``crun features`` print (runtime-spec, features.md)."""
-
-NOT_TRIED = "not tried"
 
 log = logging.getLogger(__name__)
 
@@ -67,12 +65,14 @@ class Runtimes:
         self._state = state
         self._read = read
         self._wake = asyncio.Event()
-        self._tried: tuple[Found, Profile] | None = None
+        self._tried: dict[
+            str, tuple[object, str, bool]
+        ] = {}  # by handler: what was tried, what it showed, whether it is late
 
     def look(self, *, anew: bool = False) -> None:
         """Something may have changed. ``anew``: at the other end, so that nothing of before counts."""
         if anew:
-            self._tried = None
+            self._tried.clear()
         self._wake.set()
 
     async def watch(self) -> None:
@@ -105,34 +105,38 @@ class Runtimes:
             event(log, logging.WARNING, "the floor cannot hold containers of some runtime handlers", handlers=names)
         policy = self._policies.policy
         section = (await self._judging.section(None, policy)).section
-        if section is None or self._state.auditing or policy.mode is Mode.REPORT or self._tried == (found, section):
+        if section is None or self._state.auditing or policy.mode is Mode.REPORT:
             return True
-        complete = await self._try_all(found, section)
-        if complete:
-            self._tried = found, section
-        return complete
+        return await self._try_all(found, section)
 
     async def _try_all(self, found: Found, section: Profile) -> bool:
-        """One that is open does not stop the daemon: each container of such a handler is found out at its own start."""
+        """Those that have not been tried as they are. One that is open does not stop the daemon: each container of such a handler
+        is found out at its own start.
+
+        :returns: whether all could be tried"""
         from seccomp_floor.node.trial import try_runtime
 
-        shown, late, complete = {}, set(), True
-        for name, _ in found.handlers:
-            tried = None
-            try:
-                tried = await asyncio.to_thread(try_runtime, self._socket, name, section, self._read)
-                finding = await self._judging.filters(tried.filters.programs, self._policies.policy)
-                shown[name] = PROVEN if finding.holds else f"does not load what was proven: {printable(finding.text)}"
-                late |= {name} if tried.late else set()
-            except SeccompFloorError as error:
-                shown[name], complete = printable(f"{NOT_TRIED}: {error}"), False
-            before = self._state.runtimes.get(name, "")
-            if shown[name].startswith(NOT_TRIED) and not before.startswith(NOT_TRIED):
-                event(log, logging.WARNING, "a runtime could not be tried", handler=name, found=shown[name])
-            elif tried is not None and shown[name] not in (PROVEN, before):
-                event(log, logging.ERROR, "a runtime is not what was proven", handler=name, found=shown[name])
+        shown: dict[str, str] = {}
+        late: set[str] = set()
+        for name, identity in found.handlers:
+            question = identity, found.versions.get(name, ""), section
+            if (known := self._tried.get(name)) is None or known[0] != question:
+                try:
+                    tried = await asyncio.to_thread(try_runtime, self._socket, name, section, self._read)
+                    finding = await self._judging.filters(tried.filters.programs, self._policies.policy)
+                except SeccompFloorError as error:
+                    shown[name] = printable(f"{NOT_TRIED}: {error}")
+                    if not self._state.runtimes.get(name, "").startswith(NOT_TRIED):
+                        event(log, logging.WARNING, "a runtime could not be tried", handler=name, found=shown[name])
+                    continue
+                text = PROVEN if finding.holds else f"does not load what was proven: {printable(finding.text)}"
+                if text not in (PROVEN, self._state.runtimes.get(name)):
+                    event(log, logging.ERROR, "a runtime is not what was proven", handler=name, found=text)
+                known = self._tried[name] = question, text, tried.late
+            shown[name] = known[1]
+            late |= {name} if known[2] else set()
         self._state.runtimes, self._state.late = shown, found.and_alias(frozenset(late))
-        return complete
+        return not any(text.startswith(NOT_TRIED) for text in shown.values())
 
 
 def _ask(socket: Path) -> Found:

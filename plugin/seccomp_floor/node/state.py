@@ -13,10 +13,12 @@ from seccomp_floor.node.records import Record, Records
 from seccomp_floor.nri.errors import NriError
 from seccomp_floor.nri.handlers import Runtime
 
-__all__ = ["BUCKETS", "PROVEN", "Latency", "State"]
+__all__ = ["BUCKETS", "NOT_TRIED", "PROVEN", "Latency", "State"]
 
-PROVEN = "closed, read from the kernel"
+PROVEN = "as proven, read from the kernel"
 """What a runtime handler's throw-away container shows where all is well."""
+NOT_TRIED = "not tried"
+"""How it begins where there is nothing to show."""
 
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
 """Upper bounds, in seconds, of the classes that answers to the runtime are counted in. It waits 2 s by default."""

@@ -96,6 +96,7 @@ def _remove(containerd: Containerd, identity: str) -> None:
     with suppress(ContainerdError):
         kill = pb.KillTaskRequest(container_id=identity, signal=_SIGKILL)
         containerd.call(f"{_TASKS}/Kill", kill, Empty, NAMESPACE)
+    with suppress(ContainerdError):
         _delete_task(containerd, identity)
     with suppress(ContainerdError):
         containerd.call(f"{_CONTAINERS}/Delete", pb.DeleteContainerRequest(id=identity), Empty, NAMESPACE)

@@ -13,7 +13,7 @@ __all__ = ["CHECKS"]
 
 def _daemon(node: Node) -> Iterator[Finding]:
     from seccomp_floor.node.control import ControlError, ask_status
-    from seccomp_floor.node.state import PROVEN
+    from seccomp_floor.node.state import NOT_TRIED, PROVEN
 
     try:
         status = ask_status(node.control_socket)
@@ -47,7 +47,10 @@ def _daemon(node: Node) -> Iterator[Finding]:
             Level.NOTE, "daemon", f"mode is {status.node.mode}: nothing is denied", "mode: enforce, once you have seen"
         )
     for handler, found in sorted(status.node.runtimes.items()):
-        if found != PROVEN:
+        if found.startswith(NOT_TRIED):
+            remedy = "see that its program is there and starts; each of its containers is looked at at its own start all the same"
+            yield Finding(Level.WARNING, f"handler {handler}", found, remedy)
+        elif found != PROVEN:
             remedy = "a runtime that loads seccomp sections as they are; until then its containers are refused at their start"
             yield Finding(Level.ERROR, f"handler {handler}", found, remedy)
     counts = Counter(row.protection for row in status.containers)
