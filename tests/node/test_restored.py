@@ -31,10 +31,10 @@ IMPATIENT = """\
 from seccomp_floor.cli import main
 from seccomp_floor.node import auditor
 
-auditor.AGAIN_SECONDS = 0.5
+auditor.AGAIN_SECONDS = 3.0
 main()
 """
-"""The daemon, but that it looks every half second for those that nobody has looked at, and not every minute."""
+"""The daemon, but that it looks every three seconds for those that nobody has looked at, and not every minute."""
 
 
 @pytest.fixture(scope="module")

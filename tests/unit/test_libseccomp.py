@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
 import pytest
 
 from seccomp_floor.abi import ABIS, abi_named
@@ -72,3 +78,25 @@ def test_an_architecture_that_the_library_does_not_know() -> None:
 def test_a_default_that_is_no_action() -> None:
     with pytest.raises(CompileError, match="0x12340000 as the default"), library().filter(0x1234_0000, (X86_64,)):
         pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_node_whose_user_has_many_pipes(tmp_path: Path) -> None:
+    """Each container has some. Beyond the user's share the kernel makes them small, and only who is privileged may enlarge one."""
+    program = textwrap.dedent("""
+        import os
+        os.setresgid(60001, 60001, 60001)
+        os.setgroups([])
+        os.setresuid(60001, 60001, 60001)
+        limit = int(open("/proc/sys/fs/pipe-user-pages-soft").read())
+        pipes = [os.pipe() for _ in range(limit // 16 + 8)]
+        from seccomp_floor.abi import this_machine
+        from seccomp_floor.bpf.compile import compile_profile
+        from seccomp_floor.reconcile.hardened import hardened_profile
+        print(len(compile_profile(hardened_profile(this_machine()), this_machine())))
+    """)
+    command = [sys.executable, "-c", "import resource, seccomp_floor.reconcile.hardened, seccomp_floor.bpf.compile\n"
+               "resource.setrlimit(resource.RLIMIT_NOFILE, (8192, 8192))\n" + program]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 300

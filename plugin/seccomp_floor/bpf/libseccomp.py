@@ -25,7 +25,6 @@ from ctypes import (
     string_at,
 )
 from errno import EACCES, EDOM, EEXIST, EFAULT, EINVAL, ENOMEM, EOPNOTSUPP
-from fcntl import F_GETPIPE_SZ, F_SETPIPE_SZ, fcntl
 from functools import cache
 
 from seccomp_floor.abi import Abi
@@ -223,16 +222,13 @@ class Filter:
             memory = create_string_buffer(size.value)
             self._done(self.library.calls.seccomp_export_bpf_mem(self.context, memory, byref(size)), "cannot compile")
             return memory.raw[: size.value]
-        reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        # Into memory of our own: what a pipe holds is little on a node whose user has many of them (pipe(7), pipe-user-pages-soft).
+        memory_file = os.memfd_create("program", os.MFD_CLOEXEC)
         try:
-            # Nothing may be lost: what does not fit, the kernel would not take as a filter either.
-            if fcntl(writing, F_GETPIPE_SZ) < LARGEST_PROGRAM:
-                fcntl(writing, F_SETPIPE_SZ, LARGEST_PROGRAM)
-            self._done(self.library.calls.seccomp_export_bpf(self.context, writing), "cannot compile")
-            return os.read(reading, LARGEST_PROGRAM)
+            self._done(self.library.calls.seccomp_export_bpf(self.context, memory_file), "cannot compile")
+            return os.pread(memory_file, LARGEST_PROGRAM, 0)
         finally:
-            os.close(reading)
-            os.close(writing)
+            os.close(memory_file)
 
     def _done(self, code: int, failed: str) -> None:
         if code:

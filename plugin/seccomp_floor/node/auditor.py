@@ -149,7 +149,8 @@ class Auditor:
 
     async def look_again(self) -> None:
         """For ever: find containers that run and were never looked at, as one that was restored from a checkpoint, which passes by
-        everybody; and judge what could not be judged before."""
+        everybody (not at once: while it is being restored, its filters are not there yet); and judge what could not be judged
+        before."""
         while True:
             await asyncio.sleep(AGAIN_SECONDS)
             before = time.time() - AGAIN_SECONDS

@@ -188,7 +188,7 @@ class NodePlugin(Handlers):
                 return None
             if restored:
                 detail = "restored from a checkpoint, with the filters that it had then"
-                record = replace(record, protection=Protection.UNVERIFIED, detail=detail, proven_at=None)
+                record = replace(record, protection=Protection.UNVERIFIED, detail=detail)
             self._expect(record)
             return answer
 
