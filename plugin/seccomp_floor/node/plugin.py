@@ -156,13 +156,13 @@ class NodePlugin(Handlers):
             if mark_of(container.annotations) is not None:
                 self._succession.decided(by_another=True)
                 record = self._found(pod, container, "another daemon has decided about it")
-                self._expect(replace(record, deferred=True))
+                self._expect(replace(record, deferred=True), self._policies.policy)
                 return None
             self._succession.decided(by_another=False)
             policy = self._policies.policy
             decision = self._decide(pod, container, policy)
             if not decision.floored:
-                self._expect(Record.of(pod, container, decision, Protection.EXEMPT))
+                self._expect(Record.of(pod, container, decision, Protection.EXEMPT), policy)
                 return _marked(policy)
             restored = container.annotations.get(RESTORED) == "true"
             try:
@@ -184,12 +184,12 @@ class NodePlugin(Handlers):
                 would = (
                     f"the section would change in {judged.changes} places" if judged.changes else "nothing would change"
                 )
-                self._expect(replace(record, detail=would))
+                self._expect(replace(record, detail=would), policy)
                 return None
             if restored:
                 detail = "restored from a checkpoint, with the filters that it had then"
                 record = replace(record, protection=Protection.UNVERIFIED, detail=detail)
-            self._expect(record)
+            self._expect(record, policy)
             return answer
 
     async def validate_container_adjustment(self, request: nri.ValidateContainerAdjustmentRequest) -> None:
@@ -354,10 +354,10 @@ class NodePlugin(Handlers):
     ) -> None:
         if policy.mode is Mode.REPORT:
             record = Record.of(pod, container, decision, Protection.REPORTED)
-            self._expect(replace(record, detail=printable(f"it would be refused: {error}")))
+            self._expect(replace(record, detail=printable(f"it would be refused: {error}")), policy)
         elif policy.on_unprovable is OnUnprovable.ADMIT or policy.mode is Mode.LOG:
             record = Record.of(pod, container, decision, Protection.ADMITTED)
-            self._expect(replace(record, detail=printable(str(error))), logging.ERROR)
+            self._expect(replace(record, detail=printable(str(error))), policy, logging.ERROR)
         else:
             self._refuse(pod, container, error)
 
@@ -375,10 +375,9 @@ class NodePlugin(Handlers):
                 f"annotation {REPLACES_SECTION} would replace the seccomp section that holds the floor: remove it"
             )
 
-    def _expect(self, record: Record, level: int = logging.INFO) -> None:
-        if record.policy is None:
-            record = replace(record, policy=policy_digest(self._policies.policy))
-        self._records.expect(record)
+    def _expect(self, record: Record, policy: Policy, level: int = logging.INFO) -> None:
+        """A creation was answered, by that policy."""
+        self._records.expect(record if record.deferred else replace(record, policy=policy_digest(policy)))
         self._state.count_decision(record)
         event(
             log,
