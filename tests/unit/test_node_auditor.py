@@ -28,7 +28,7 @@ from seccomp_floor.node.auditor import Auditor
 from seccomp_floor.node.forkserver import ForkServer
 from seccomp_floor.node.judging import Judging
 from seccomp_floor.node.policy_store import PolicyStore
-from seccomp_floor.node.ptrace import Filters
+from seccomp_floor.node.ptrace import Filters, PtraceError
 from seccomp_floor.node.records import Protection, Record
 from seccomp_floor.node.state import State
 from seccomp_floor.pb.nri_pb2 import Container, PodSandbox
@@ -349,5 +349,48 @@ def test_a_judgement_that_is_made_up_for_is_as_good_as_the_first(
                 await asyncio.sleep(0.05)
         looking.cancel()
         assert (world.stands("open").protection, world.stands("open").detail) == (Protection.BREACHED, "killed")
+
+    run(story)
+
+
+def test_a_part_says_nothing_of_the_whole(run: Callable[[Story], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One process cannot be read: the others are closed, and the container is not protected for that, at the second look either."""
+
+    async def story(world: World) -> None:
+        world.add("part", CLOSED)
+        real = world.auditor._read
+
+        def traced(tid: int) -> Filters:
+            if tid == 1:
+                raise PtraceError("another tracer holds it")
+            return real(tid)
+
+        world.auditor._read = traced
+        monkeypatch.setattr(module, "by_container", lambda identities: {key: [1, os.getpid()] for key in identities})
+        await world.auditor.audit_found(["part"])
+        assert world.stands("part").protection is Protection.UNVERIFIED
+        assert "another tracer" in world.stands("part").detail
+        await world.policy(STRICTER)
+        await world.policy("version: 1\n")
+        assert world.stands("part").protection is Protection.UNVERIFIED
+
+    run(story)
+
+
+def test_what_cannot_be_judged_again_stays_what_it_was_found_to_be(
+    run: Callable[[Story], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A breach, on a node that is too busy to judge it by a new policy."""
+
+    async def story(world: World) -> None:
+        world.add("open", ALLOW)
+        await world.auditor.audit_found(["open"])
+
+        async def busy(_self: Judging, *_arguments: object) -> object:
+            raise ConfinedError("the daemon was held up")
+
+        monkeypatch.setattr(Judging, "filters", busy)
+        await world.policy(STRICTER)
+        assert world.stands("open").protection is Protection.BREACHED
 
     run(story)

@@ -181,6 +181,7 @@ class Auditor:
             is_open = await self._conclude(record, readings, whole=trouble is None)
         if trouble is not None and not is_open:
             self._state.audits["unreadable"] += 1
+            self._stacks.pop(identity, None)  # a part says nothing of the whole, now or later
             self._unknown(identity, f"it cannot be audited: {trouble}")
 
     async def _conclude(self, record: Record, readings: Sequence[Reading], *, whole: bool) -> bool:
@@ -249,7 +250,10 @@ class Auditor:
         self._records.update(identity, protection=Protection.UNVERIFIED, detail=printable(why), audited_at=time.time())
 
     def _unknown(self, identity: str, why: str) -> None:
-        """Nobody can tell what it holds; it is looked at again."""
+        """Nobody can tell what it holds; it is looked at again. What is known already stays."""
+        record = self._records.get(identity)
+        if record is None or record.protection in (Protection.ENDED, Protection.BREACHED):
+            return
         found = self._records.update(identity, protection=Protection.UNVERIFIED, detail=printable(why), audited_at=None)
         if found is not None:
             event(log, logging.WARNING, "nobody can tell what a container holds", **found.label, reason=found.detail)
