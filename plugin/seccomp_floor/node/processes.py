@@ -46,9 +46,10 @@ def container_of(pid: int, containers: Container[str]) -> str | None:
 
 
 def threads(pid: int) -> list[int]:
-    """The threads of a process, its first among them. :raises GoneError: it has ended. :raises PtraceError: nobody can tell"""
+    """The threads of a process, its first one first. :raises GoneError: it has ended. :raises PtraceError: nobody can tell"""
     try:
-        return sorted(int(name) for name in os.listdir(f"/proc/{pid}/task"))  # noqa: PTH208
+        found = [int(name) for name in os.listdir(f"/proc/{pid}/task")]  # noqa: PTH208
+        return sorted(found, key=lambda tid: (tid != pid, tid))  # numbers begin anew when they have come to their end
     except (FileNotFoundError, ProcessLookupError) as error:
         raise GoneError(f"process {pid} has ended") from error
     except OSError as error:
