@@ -33,7 +33,7 @@ from seccomp_floor.node.reader import Reader
 from seccomp_floor.node.runtimes import Runtimes
 from seccomp_floor.node.state import State
 from seccomp_floor.node.succession import Succession, sweep
-from seccomp_floor.nri.connection import inherit, inherited, serve
+from seccomp_floor.nri.connection import inherit, inherited, run_until, serve
 from seccomp_floor.nri.plugin import Identity, Session
 
 if TYPE_CHECKING:
@@ -161,13 +161,7 @@ class Daemon:
             await serve(self._options.nri_socket, self._plugin, IDENTITY, self._stop)
             return
         identity, reader, writer = await inherit()
-        session = Session(self._plugin, identity, reader, writer)
-        stopping = asyncio.create_task(self._stop.wait())
-        stopping.add_done_callback(lambda _: session.stop())
-        try:
-            await session.run()
-        finally:
-            stopping.cancel()
+        await run_until(Session(self._plugin, identity, reader, writer), self._stop)
 
     async def _tell_when_ready(self) -> None:
         await self._registered.wait()

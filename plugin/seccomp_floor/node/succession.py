@@ -29,7 +29,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from seccomp_floor.node.logs import event
-from seccomp_floor.nri.connection import connect
+from seccomp_floor.nri.connection import connect, run_until
 from seccomp_floor.nri.errors import NriError
 from seccomp_floor.nri.handlers import Handlers, Runtime
 from seccomp_floor.nri.plugin import Identity, Session
@@ -115,16 +115,7 @@ async def sweep(path: Path) -> None:
     done = asyncio.Event()
     with suppress(NriError):
         session = Session(_Passer(done), Identity("seccomp-floor-successor", "99"), *await connect(path))
-
-        async def leave() -> None:
-            await done.wait()
-            session.stop()
-
-        leaving = asyncio.create_task(leave())
-        try:
-            await session.run()
-        finally:
-            leaving.cancel()
+        await run_until(session, done)
 
 
 class _Passer(Handlers):

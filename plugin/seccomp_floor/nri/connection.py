@@ -16,7 +16,7 @@ from seccomp_floor.nri.errors import ConnectionLostError, NriError
 from seccomp_floor.nri.handlers import Handlers
 from seccomp_floor.nri.plugin import Identity, Session
 
-__all__ = ["DEFAULT_SOCKET", "connect", "inherit", "inherited", "serve"]
+__all__ = ["DEFAULT_SOCKET", "connect", "inherit", "inherited", "run_until", "serve"]
 
 DEFAULT_SOCKET = Path("/var/run/nri/nri.sock")
 
@@ -80,7 +80,7 @@ async def serve(path: Path, handlers: Handlers, identity: Identity, stop: asynci
         session = None
         try:
             session = Session(handlers, identity, *await connect(path))
-            await _run(session, stop)
+            await run_until(session, stop)
         except NriError as error:
             if session and session.registered:
                 delay, told = FIRST_DELAY, ""
@@ -91,7 +91,9 @@ async def serve(path: Path, handlers: Handlers, identity: Identity, stop: asynci
             delay = min(delay * 2, LAST_DELAY if isinstance(error, ConnectionLostError) else LAST_DELAY_UNWANTED)
 
 
-async def _run(session: Session, stop: asyncio.Event) -> None:
+async def run_until(session: Session, stop: asyncio.Event) -> None:
+    """Be that session's plugin until ``stop`` is set, or the session ends. :raises NriError: as :meth:`Session.run`"""
+
     async def stop_session() -> None:
         await stop.wait()
         session.stop()
