@@ -223,6 +223,18 @@ def test_what_runs_no_more_is_not_called_protected(crowded: Node, daemon: Daemon
     assert row(status(daemon), container.id) is None
 
 
+def test_a_daemon_that_comes_back_with_a_stricter_policy_kills_nobody(crowded: Node) -> None:
+    """What it finds says under which policy it was created: it is outdated, and no breach."""
+    with crowded.daemon():
+        container = crowded.run(UNCONFINED)
+    stricter = "version: 1\nonBreach: kill\nfloor: {syscalls: {mkdir: EPERM, mkdirat: EPERM}}\n"
+    with crowded.daemon(stricter) as daemon:
+        assert "mkdir" in standing(daemon, container.id, "outdated").detail
+        assert status(daemon).node.breaches == 0
+        assert not is_open(container)
+    container.pod.remove()
+
+
 def test_a_runtime_that_is_not_known_to_load_sections_is_unsupported(crowded: Node) -> None:
     """Neither protected nor breached nor killed, whatever it does."""
     with crowded.daemon("version: 1\nonBreach: kill\n") as daemon:
