@@ -25,7 +25,7 @@ from seccomp_floor.node.state import State
 from seccomp_floor.nri.translate import as_runtime_will_see
 from seccomp_floor.profile import Profile
 
-__all__ = ["Judged", "Judging", "Table", "digest", "relevant"]
+__all__ = ["Judged", "Judging", "Table", "digest"]
 
 MOST_KEPT = 64
 """Answers that are kept, the least recently used given up first. A section of containerd's default size takes some 100 KB, the
@@ -104,7 +104,7 @@ class Judging:
 
         :raises SeccompFloorError: there is none; the text names the door, or what is wrong with the profile
         """
-        question = digest(profile), relevant(policy)
+        question = digest(profile), _relevant(policy)
         found = self._sections.get(question)
         if found is None:
             found = await self._ask(self._sections, question, judge_profile, profile, policy, self._native)
@@ -228,6 +228,6 @@ def digest(value: object) -> bytes:
     return sha256(repr(value).encode()).digest()
 
 
-def relevant(policy: Policy) -> Hashable:
+def _relevant(policy: Policy) -> Hashable:
     """What of a policy a section depends on."""
     return policy.floor, policy.apply.no_profile

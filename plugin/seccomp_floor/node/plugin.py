@@ -25,7 +25,7 @@ from seccomp_floor.node.auditor import OpenError
 from seccomp_floor.node.judging import Judged, Judging, Table, digest
 from seccomp_floor.node.logs import event, printable
 from seccomp_floor.node.records import Protection, Record, Records, subject_of
-from seccomp_floor.node.succession import MARK, mark_of
+from seccomp_floor.node.succession import MARK
 from seccomp_floor.nri.errors import NriError, Refused
 from seccomp_floor.nri.handlers import Handlers, Runtime
 from seccomp_floor.nri.translate import adjustment, from_nri, section_after
@@ -153,7 +153,7 @@ class NodePlugin(Handlers):
 
     async def create_container(self, pod: nri.PodSandbox, container: nri.Container) -> nri.ContainerAdjustment | None:
         with self._state.request("CreateContainer"):
-            if mark_of(container.annotations) is not None:
+            if MARK in container.annotations:
                 self._succession.decided(by_another=True)
                 record = self._found(pod, container, "another daemon has decided about it")
                 self._expect(replace(record, deferred=True), self._policies.policy)
@@ -200,7 +200,7 @@ class NodePlugin(Handlers):
             if policy.mode is not Mode.ENFORCE:
                 return
             if record is not None and record.deferred:
-                if mark_of(request.adjust.annotations) is None:
+                if MARK not in request.adjust.annotations:
                     self._refuse(pod, container, ForgedError(f"annotation {MARK} is for the daemon to make: remove it"))
                 return
             if not self._decide(pod, container, policy).floored:
@@ -319,15 +319,16 @@ class NodePlugin(Handlers):
             decision = self._decision(pod, container, policy)
         except InputError as error:
             decision = Decision(True, Reason.SELECTED, str(error))
-        mark = mark_of(container.annotations)
+        mark = container.annotations.get(MARK)
+        if not decision.floored:
+            stands = Protection.EXEMPT
+        else:
+            stands = Protection.REPORTED if policy.mode is Mode.REPORT else Protection.UNVERIFIED
         if decision.floored and policy.mode is Mode.ENFORCE:
-            record = replace(Record.of(pod, container, decision, Protection.UNVERIFIED), detail=why, policy=mark)
-        else:  # nothing is asked of it, so that another policy can only find it lacking
-            stands = Protection.UNVERIFIED if decision.floored else Protection.EXEMPT
-            stands = Protection.REPORTED if decision.floored and policy.mode is Mode.REPORT else stands
-            record = Record.of(pod, container, decision, stands)
-            record = replace(record, detail=record.detail or why, policy=mark or policy_digest(policy))
-        return record
+            return replace(Record.of(pod, container, decision, stands), detail=why, policy=mark)
+        # Nothing is asked of it, so that another policy can only find it lacking.
+        record = Record.of(pod, container, decision, stands)
+        return replace(record, detail=record.detail or why, policy=mark or policy_digest(policy))
 
     def _admitted(self, record: Record, policy: Policy) -> bool:
         """Whether it was let through though nothing could be proven, and may be still."""

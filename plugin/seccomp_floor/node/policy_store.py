@@ -26,6 +26,9 @@ through network file systems."""
 
 log = logging.getLogger(__name__)
 
+_NO_FAULT_OF_ITS = (ConfinedError, TooSlow, UnreadablePolicyError)
+"""Errors that say nothing of the policy: at another time it may be as good as any."""
+
 Accept = Callable[[Policy], Awaitable[None]]
 
 
@@ -83,10 +86,8 @@ class PolicyStore:
             if policy != self.policy:
                 await accept(policy)
         except SeccompFloorError as error:
-            if isinstance(
-                error, (ConfinedError, TooSlow, UnreadablePolicyError)
-            ):  # no fault of what it says: once more
-                self._seen = _Print(None)
+            if isinstance(error, _NO_FAULT_OF_ITS):
+                self._seen = _Print(None)  # once more
             if str(error) == self.error:
                 return
             self.error = str(error)

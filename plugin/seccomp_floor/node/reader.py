@@ -77,11 +77,14 @@ class Reader:
     ``child``: the socket on which the end of a reader that was forked can be seen, None where it is a service of its own.
     """
 
-    def __init__(self, connect: Callable[[], socket.socket], child: socket.socket | None = None, pid: int = 0) -> None:
-        self.child = child
+    def __init__(
+        self, requests: socket.socket, pid: int = 0, connect: Callable[[], socket.socket] | None = None
+    ) -> None:
+        """:param pid: of the child. :param connect: where there is none: to whoever listens by then"""
+        self.child = requests if connect is None else None
         self._pid = pid
         self._connect = connect
-        self._requests: socket.socket | None = child
+        self._requests = requests
         self._connecting = Lock()
 
     @classmethod
@@ -100,8 +103,7 @@ class Reader:
         if pid == 0:
             _live(theirs, parent)
         theirs.close()
-
-        return cls(lambda: ours, ours, pid)
+        return cls(ours, pid)
 
     @classmethod
     def listening(cls, path: Path) -> Reader:
@@ -118,9 +120,7 @@ class Reader:
                 ) from error
             return requests
 
-        reader = cls(connect)
-        reader._requests = connect()
-        return reader
+        return cls(connect(), connect=connect)
 
     def filters(self, tid: int) -> Filters:
         """What :func:`~seccomp_floor.node.ptrace.read_filters` says.
@@ -137,8 +137,7 @@ class Reader:
 
     def close(self) -> None:
         """Ask no more; a forked reader ends, and is waited for."""
-        if self._requests is not None:
-            self._requests.close()
+        self._requests.close()
         if self._pid:
             with suppress(ChildProcessError):
                 os.waitpid(self._pid, 0)
@@ -153,7 +152,7 @@ class Reader:
                 ours.settimeout(SECONDS)
                 while data := ours.recv(1 << 18):
                     received += data
-        except (BrokenPipeError, ConnectionError) as error:
+        except ConnectionError as error:
             raise ReaderError("the process that reads filters has ended") from error
         except OSError as error:
             raise ReaderError(f"the process that reads filters does not answer: {error}") from error
@@ -166,18 +165,15 @@ class Reader:
 
     def _send(self, request: bytes, answer: socket.socket) -> None:
         with self._connecting:
-            if self.child is not None:  # there is no other; that it has ended, if it has, is seen at its socket
-                socket.send_fds(self.child, [request], [answer.fileno()])
-                return
-            if self._requests is not None:
-                with suppress(OSError):
-                    socket.send_fds(self._requests, [request], [answer.fileno()])
-                    return
+            try:
+                socket.send_fds(self._requests, [request], [answer.fileno()])
+            except OSError:
+                if self._connect is None:  # there is no other; that it has ended, if it has, is seen at its socket
+                    raise
+                # It was started anew: once more, at the other end of another connection.
                 self._requests.close()
-                self._requests = None
-            # It was started anew: once more, at the other end of another connection.
-            self._requests = self._connect()
-            socket.send_fds(self._requests, [request], [answer.fileno()])
+                self._requests = self._connect()
+                socket.send_fds(self._requests, [request], [answer.fileno()])
 
 
 def serve(path: Path) -> None:

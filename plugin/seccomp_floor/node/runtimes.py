@@ -11,6 +11,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from seccomp_floor.errors import SeccompFloorError
 from seccomp_floor.floor import Mode
@@ -20,6 +21,9 @@ from seccomp_floor.node.logs import event, printable
 from seccomp_floor.node.policy_store import PolicyStore
 from seccomp_floor.node.state import NOT_TRIED, PROVEN, State
 from seccomp_floor.profile import Profile
+
+if TYPE_CHECKING:
+    from seccomp_floor.node.containerd import Containerd, Handler
 
 __all__ = ["Runtimes"]
 
@@ -41,17 +45,25 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class Found:
     """What containerd says of its handlers. ``versions``: by handler, of its runtime and that one's libseccomp, as far as known;
-    ``handlers``: those that load sections, with what tells one configuration of theirs from another; ``others``: those that are not
-    known to."""
+    ``handlers``: those that load sections; ``others``: the names of those that are not known to."""
 
     versions: Mapping[str, str]
-    handlers: tuple[tuple[str, str], ...]
+    handlers: tuple[Handler, ...]
     others: frozenset[str]
     default: str
 
     def and_alias(self, names: frozenset[str]) -> frozenset[str]:
         """The default handler goes by "" as well."""
         return names | ({""} if self.default in names else frozenset())
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a handler's throw-away container has shown, in words. ``question``: of what; ``late``: it loads filters late."""
+
+    question: tuple[Handler, str, Profile]
+    text: str
+    late: bool
 
 
 class Runtimes:
@@ -65,9 +77,7 @@ class Runtimes:
         self._state = state
         self._read = read
         self._wake = asyncio.Event()
-        self._tried: dict[
-            str, tuple[object, str, bool]
-        ] = {}  # by handler: what was tried, what it showed, whether it is late
+        self._tried: dict[str, Shown] = {}  # by handler
 
     def look(self, *, anew: bool = False) -> None:
         """Something may have changed. ``anew``: at the other end, so that nothing of before counts."""
@@ -118,11 +128,12 @@ class Runtimes:
 
         shown: dict[str, str] = {}
         late: set[str] = set()
-        for name, identity in found.handlers:
-            question = identity, found.versions.get(name, ""), section
-            if (known := self._tried.get(name)) is None or known[0] != question:
+        for handler in found.handlers:
+            name = handler.name
+            question = handler, found.versions.get(name, ""), section
+            if (known := self._tried.get(name)) is None or known.question != question:
                 try:
-                    tried = await asyncio.to_thread(try_runtime, self._socket, name, section, self._read)
+                    tried = await asyncio.to_thread(try_runtime, self._socket, handler, section, self._read)
                     finding = await self._judging.filters(tried.filters.programs, self._policies.policy)
                 except SeccompFloorError as error:
                     shown[name] = printable(f"{NOT_TRIED}: {error}")
@@ -132,16 +143,16 @@ class Runtimes:
                 text = PROVEN if finding.holds else f"does not load what was proven: {printable(finding.text)}"
                 if text not in (PROVEN, self._state.runtimes.get(name)):
                     event(log, logging.ERROR, "a runtime is not what was proven", handler=name, found=text)
-                known = self._tried[name] = question, text, tried.late
-            shown[name] = known[1]
-            late |= {name} if known[2] else set()
+                known = self._tried[name] = Shown(question, text, tried.late)
+            shown[name] = known.text
+            late |= {name} if known.late else set()
         self._state.runtimes, self._state.late = shown, found.and_alias(frozenset(late))
         return not any(text.startswith(NOT_TRIED) for text in shown.values())
 
 
 def _ask(socket: Path) -> Found:
     """:raises ContainerdError: containerd does not say which handlers it has"""
-    from seccomp_floor.node.containerd import Containerd, ContainerdError, Handler
+    from seccomp_floor.node.containerd import Containerd, ContainerdError
 
     def version(containerd: Containerd, handler: Handler) -> str:
         try:
@@ -156,5 +167,4 @@ def _ask(socket: Path) -> Found:
         handlers, default = containerd.handlers()
         loading = {name: handler for name, handler in handlers.items() if handler.honours_sections}
         versions = {name: text for name, handler in loading.items() if (text := version(containerd, handler))}
-        identities = tuple((name, repr(handler)) for name, handler in sorted(loading.items()))
-        return Found(versions, identities, frozenset(handlers.keys() - loading.keys()), default)
+        return Found(versions, tuple(loading.values()), frozenset(handlers.keys() - loading.keys()), default)

@@ -24,7 +24,7 @@ import asyncio
 import fcntl
 import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,7 +35,7 @@ from seccomp_floor.nri.handlers import Handlers, Runtime
 from seccomp_floor.nri.plugin import Identity, Session
 from seccomp_floor.pb.nri_pb2 import PodSandbox
 
-__all__ = ["MARK", "Succession", "mark_of", "sweep"]
+__all__ = ["MARK", "Succession", "sweep"]
 
 MARK = "policy.seccomp-floor.nri.io"
 """The annotation that says that a daemon has decided about a container, and under which policy (its digest)."""
@@ -44,11 +44,6 @@ POLL_SECONDS = 0.1
 """How often it is looked whether another daemon has gone."""
 
 log = logging.getLogger(__name__)
-
-
-def mark_of(annotations: Mapping[str, str]) -> str | None:
-    """The digest of the policy that was in force when a container was decided about; None: nobody has."""
-    return annotations.get(MARK)
 
 
 class Succession:

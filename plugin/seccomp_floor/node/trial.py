@@ -45,19 +45,15 @@ class Tried:
     late: bool
 
 
-def try_runtime(socket: Path, name: str, section: Profile, read: Read) -> Tried:
+def try_runtime(socket: Path, handler: Handler, section: Profile, read: Read) -> Tried:
     """Have a handler's runtime create containers with this section, and read what the kernel has of them.
 
-    :param name: of the CRI handler
     :param read: reads a thread's filters
-    :raises ContainerdError: there is no such handler, or they cannot be created
+    :raises ContainerdError: they cannot be created
     :raises PtraceError: their filters cannot be read
     """
     with Containerd(socket) as containerd:  # the thread's own: it cleans up even when nobody waits for it any more
         _sweep(containerd)
-        handler = containerd.handlers()[0].get(name)
-        if handler is None:
-            raise ContainerdError(f"{socket}: there is no handler {name} any more")
         filters = _try(containerd, handler, section, read, no_new_privileges=False)
         late = not _try(containerd, handler, section, read, no_new_privileges=True).programs
         return Tried(filters, late and bool(filters.programs))
